@@ -1,0 +1,1 @@
+"""Everything HTTP: publishing and reading messages, health."""

@@ -1,0 +1,40 @@
+"""GET /health for probes that restart, GET /health/ready for people and for probes that route traffic."""
+
+import orjson
+import peewee
+from flask import Blueprint, Response, current_app
+
+from bridge.publisher import Publisher
+from tasks import store
+
+blueprint = Blueprint("health", __name__, url_prefix="/health")
+
+
+@blueprint.get("")
+def live() -> Response:
+    """200 while this process can serve. Asks no other service: their outage is not cured by our restart."""
+    return Response(b'{"status":"ok"}\n', content_type="application/json")
+
+
+@blueprint.get("/ready")
+def ready() -> Response:
+    """Each service with what is wrong; 503 while messages cannot be accepted."""
+    publisher: Publisher = current_app.extensions["publisher"]
+    kafka = None if publisher.reachable() else "no broker answers"
+    postgresql = _postgresql()
+    services = {"kafka": kafka, "postgresql": postgresql}
+    body = {
+        "status": "ok" if not any(services.values()) else "degraded" if kafka is None else "unavailable",
+        "services": {name: {"ok": wrong is None, "reason": wrong} for name, wrong in services.items()},
+    }
+    return Response(orjson.dumps(body) + b"\n", status=200 if kafka is None else 503, content_type="application/json")
+
+
+def _postgresql() -> str | None:
+    try:
+        store.ping()
+    except peewee.ProgrammingError:
+        return "the tables are missing: run init"
+    except peewee.DatabaseError as error:
+        return str(error).strip().splitlines()[0]
+    return None

@@ -1,0 +1,99 @@
+"""Errors as HTTP answers: RFC 9457 problem JSON, one table from our errors to status, no trace to the client."""
+
+from typing import Any
+
+import orjson
+import peewee
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from bridge.publisher import TooLarge, UnknownOutcome
+from tasks import telemetry
+from tasks.database import TRANSIENT, database
+from tasks.errors import BadRecord, Unavailable
+
+_TYPES = "/problems/"  # a relative reference, RFC 9457 section 3.1.1; the README explains each
+
+
+class Problem(Exception):
+    """Raised by a view to answer with a problem. `slug` is the last part of its type."""
+
+    def __init__(self, status: int, slug: str, title: str, detail: str, **more: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.title = title
+        self.detail = detail
+        self.more = more
+
+
+def register(app: Flask) -> None:
+    """Answer every error of this application with a problem."""
+    app.register_error_handler(Problem, respond)
+    app.register_error_handler(BadRecord, _bad_record)
+    app.register_error_handler(TooLarge, lambda e: respond(too_large(str(e))))
+    app.register_error_handler(Unavailable, lambda e: respond(_unavailable("Kafka", str(e))))
+    app.register_error_handler(UnknownOutcome, _unknown_outcome)
+    for error in TRANSIENT:
+        app.register_error_handler(error, _database_away)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unforeseen)
+
+
+def respond(problem: Problem) -> Response:
+    """The answer for a problem."""
+    body = {
+        "type": _TYPES + problem.slug,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request.path,
+        **problem.more,
+    }
+    telemetry.emit("message.refused", status=problem.status, problem=problem.slug, detail=problem.detail)
+    response = Response(orjson.dumps(body), status=problem.status, content_type="application/problem+json")
+    if problem.status == 503:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def too_large(detail: str) -> Problem:
+    """The body, or the message in it, is larger than allowed."""
+    return Problem(413, "too-large", "The message is too large", detail)
+
+
+def _bad_record(error: BadRecord) -> Response:
+    slug = error.reason.replace("_", "-")
+    return respond(Problem(400, slug, "The body is not JSON that can be stored", error.detail))
+
+
+def _unavailable(service: str, detail: str) -> Problem:
+    return Problem(503, "unavailable", f"{service} is away", f"{detail}. The message was not accepted; try again.")
+
+
+def _unknown_outcome(error: UnknownOutcome) -> Response:
+    telemetry.emit("message.unacknowledged", reason=str(error))
+    detail = f"{error}; it may be stored later. Send it again with the same id: it is stored once."
+    return respond(Problem(503, "unknown-outcome", "It is not known whether the message was accepted", detail))
+
+
+def _database_away(error: Exception) -> Response:
+    if isinstance(error, peewee.PeeweeException) and not database.is_closed():
+        database.close()
+    database.close_idle()  # after a restart of PostgreSQL every pooled connection is dead
+    telemetry.emit("service.unavailable", service="postgresql", reason=str(error).strip())
+    return respond(Problem(503, "unavailable", "PostgreSQL is away", "Messages cannot be read at the moment."))
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    slug = error.name.lower().replace(" ", "-")
+    response = respond(Problem(status, slug, error.name, error.description or error.name))
+    if status == 405 and error.get_response().headers.get("Allow"):
+        response.headers["Allow"] = error.get_response().headers["Allow"]
+    return response
+
+
+def _unforeseen(error: Exception) -> Response:
+    telemetry.emit("api.failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
+    return respond(Problem(500, "internal", "Internal error", "The server failed; its log says why."))

@@ -1,0 +1,254 @@
+"""`make bench`: the same messages drained by a naive bridge, by one plain process, and by this backend.
+
+Prints one table of messages/s, CPU seconds and memory, checks that no message is missing, and writes
+JSON and a plot to bench/results/.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+import psutil
+import psycopg2
+from tqdm import tqdm
+
+from bench.messages import generate, produce
+from bench.report import write
+from bootstrap.stack import Stack
+
+_ROOT = Path(__file__).parent.parent
+_SAMPLE_SECONDS = 0.25
+_LONGEST_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to drain a topic: its processes, and how many messages it is given."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    messages: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run measured. Seconds are from the partitions' assignment to the last commit in PostgreSQL."""
+
+    name: str
+    messages: int
+    seconds: float
+    per_second: float
+    cpu_seconds_per_million: dict[str, float]
+    peak_mib: dict[str, float]
+    peak_mib_together: float
+    complete: bool
+
+
+def main() -> None:
+    """Run all contestants, one after the other, on the same servers."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--messages", type=int, default=300_000)
+    parser.add_argument("--naive-messages", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=2, help="each contestant runs so often; the best run counts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="contestants whose name contains this")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        jars = _ROOT / ".local" / "kafka-4.4.0"
+        with Stack(Path(directory), {}, jars) as stack:
+            figures = _run_all(stack, options)
+    write(figures, _ROOT / "bench" / "results", options.messages)
+
+
+def _run_all(stack: Stack, options: argparse.Namespace) -> list[Figures]:
+    environment = {**os.environ, **stack.variables, "LOG_FORMAT": "json", "PYTHONPATH": str(_ROOT)}
+    for topic, count in (("bench", options.messages), ("bench-naive", options.naive_messages)):
+        init = {**environment, "KAFKA_TOPICS": topic, "LOG_LEVEL": "warning"}
+        subprocess.run([sys.executable, "-m", "bootstrap", "init"], env=init, check=True)
+        produce(stack.variables["KAFKA_BROKERS"], topic, count, options.seed)
+    best: dict[str, Figures] = {}
+    rounds = [c for _ in range(options.rounds) for c in _contestants(options) if options.only in c.name]
+    for number, contestant in enumerate(rounds):
+        figures = _Run(stack, contestant, environment, options.seed, number).measure()
+        print(f"  {figures.name}: {figures.per_second:,.0f} messages/s", flush=True)
+        known = best.get(contestant.name)
+        if known is None or figures.per_second > known.per_second:
+            best[contestant.name] = figures
+    return list(best.values())
+
+
+def _contestants(options: argparse.Namespace) -> Sequence[Contestant]:
+    python = sys.executable
+    naive = (
+        (python, "-m", "bench.naive", "worker"),
+        (python, "-m", "bench.naive", "bridge", str(options.naive_messages)),
+    )
+    plain = ((python, "-m", "bench.plain", str(options.messages)),)
+    consume = ((python, "-m", "bootstrap", "consume"),)
+    return (
+        Contestant("(a) naive, 2 workers", naive, options.naive_messages, 2),
+        Contestant("(b) plain, one process", plain, options.messages, 1),
+        *(Contestant(f"(c) backend, {n} worker{'s'[: n - 1]}", consume, options.messages, n) for n in (1, 2, 4)),
+    )
+
+
+class _Run:
+    """One contestant draining one topic."""
+
+    def __init__(
+        self, stack: Stack, contestant: Contestant, environment: dict[str, str], seed: int, number: int
+    ) -> None:
+        self._stack = stack
+        self._contestant = contestant
+        self._seed = seed
+        self._topic = "bench-naive" if contestant.name.startswith("(a)") else "bench"
+        self._environment = {
+            **environment,
+            "KAFKA_TOPICS": self._topic,
+            "KAFKA_GROUP_ID": f"bench-{number}",
+            "WORKERS": str(contestant.workers),
+        }
+        if contestant.name.startswith("(c)"):
+            del self._environment["REDIS_URL"]  # as in a pod: its own Redis counts as its memory and CPU
+        self._log = tempfile.NamedTemporaryFile(suffix=".log")
+        self._peak: dict[int, tuple[str, float]] = {}
+        self._together = 0.0
+        self._cpu: dict[int, tuple[str, float]] = {}
+
+    def measure(self) -> Figures:
+        """Drain the topic and look at what it took."""
+        self._sql("TRUNCATE message, dead_letter")
+        self._sql("CHECKPOINT")
+        servers = self._servers()
+        before = {name: self._cpu_of(process) for name, process in servers.items()}
+        processes = [
+            subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=self._log, cwd=_ROOT)
+            for command in self._contestant.commands
+        ]
+        try:
+            self._watch(processes)
+            used = {name: self._cpu_of(process) - before[name] for name, process in servers.items()}
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                process.wait(60)
+        return self._figures(used)
+
+    def _watch(self, processes: list["subprocess.Popen[bytes]"]) -> None:
+        done, count = 0, self._contestant.messages
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        with tqdm(total=count, desc=self._contestant.name, unit="msg") as bar:
+            while done < count:
+                time.sleep(_SAMPLE_SECONDS)
+                self._sample(processes)
+                done = sum(line["records"] for line in self._lines("batch.stored"))
+                bar.update(done - bar.n)
+                if time.monotonic() > deadline:
+                    sys.exit(f"{self._contestant.name} stored {done} of {count} in {_LONGEST_SECONDS} s")
+
+    def _figures(self, used: dict[str, float]) -> Figures:
+        count = self._contestant.messages
+        began = min(_time(line) for line in self._lines("partitions.assigned"))
+        seconds = max(_time(line) for line in self._lines("batch.stored")) - began
+        cpu: dict[str, float] = dict(used)
+        for name, value in self._cpu.values():
+            cpu[name] = cpu.get(name, 0.0) + value
+        peak: dict[str, float] = {}
+        for name, value in self._peak.values():
+            peak[name] = max(peak.get(name, 0.0), value)
+        return Figures(
+            self._contestant.name,
+            count,
+            round(seconds, 3),
+            count / seconds,
+            {name: round(value * 1e6 / count, 1) for name, value in cpu.items()},
+            {name: round(value, 1) for name, value in peak.items()},
+            round(self._together, 1),
+            self._complete(),
+        )
+
+    def _complete(self) -> bool:
+        """Every id is there, and nothing else."""
+        wanted = {orjson.loads(value)["id"] for _, value in generate(self._contestant.messages, self._seed)}
+        return {str(row[0]) for row in self._sql("SELECT id FROM message")} == wanted
+
+    def _servers(self) -> dict[str, psutil.Process]:
+        return {name: psutil.Process(server.pid) for name, server in self._stack.servers.items()}
+
+    def _cpu_of(self, process: psutil.Process) -> float:
+        if "postgres" not in process.name():
+            return _cpu(process)
+        # A backend's time goes to its parent when it ends, so both are counted.
+        own = process.cpu_times()
+        return float(own.user + own.system + own.children_user + own.children_system) + sum(
+            _cpu(child) for child in process.children(recursive=True)
+        )
+
+    def _sample(self, processes: list["subprocess.Popen[bytes]"]) -> None:
+        together = 0.0
+        for root in processes:
+            try:
+                tree = [psutil.Process(root.pid), *psutil.Process(root.pid).children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+            for process in tree:
+                try:
+                    mib, name = _pss_mib(process.pid), _role(process)
+                    self._cpu[process.pid] = (name, _cpu(process))
+                except (psutil.Error, OSError):
+                    continue
+                together += mib
+                self._peak[process.pid] = (name, max(mib, self._peak.get(process.pid, ("", 0.0))[1]))
+        self._together = max(self._together, together)
+
+    def _lines(self, event: str) -> list[dict[str, object]]:
+        text = Path(self._log.name).read_text()
+        return [orjson.loads(line) for line in text.splitlines() if f'"event":"{event}"' in line]
+
+    def _sql(self, statement: str) -> list[tuple[object, ...]]:
+        connection = psycopg2.connect(self._stack.variables["DATABASE_URL"])
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            rows = cursor.fetchall() if cursor.description else []
+        connection.close()
+        return rows
+
+
+def _time(line: dict[str, object]) -> float:
+    return datetime.fromisoformat(str(line["time"])).timestamp()
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _pss_mib(pid: int) -> float:
+    """Proportional set size: memory shared by forked processes is counted once (proc(5), smaps_rollup)."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def _role(process: psutil.Process) -> str:
+    line = " ".join(process.cmdline())
+    roles = {"valkey": "redis", "supervisord": "supervisord", "fatal": "supervisord", "--only bridge": "bridge"}
+    more = {"-m tasks": "worker", "naive worker": "worker", "naive bridge": "bridge", "bench.plain": "plain"}
+    return next((role for part, role in {**roles, **more}.items() if part in line), "other")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Starts processes: the command line, init, serve, consume, and the local stack."""

@@ -1,0 +1,102 @@
+"""The command line: four commands, their flags made from the settings, and exit codes that mean something."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks import settings, telemetry
+from tasks.errors import EXIT_OK, BackendError
+from tasks.settings import COMMANDS, Settings
+
+_SUMMARY = {
+    "init": "create topics and tables, or bring them up to date; safe to run again and by several at once",
+    "serve": "answer HTTP: accept messages into Kafka, read them from PostgreSQL",
+    "consume": "carry messages from Kafka to PostgreSQL: the bridge, Celery workers, and a Redis if none is given",
+    "local": "run everything on this machine: Kafka, PostgreSQL, Valkey, then init, serve and consume",
+}
+_EXAMPLES = {
+    "init": "python -m bootstrap init --kafka-brokers kafka:9092 --kafka-topics orders,payments --kafka-partitions 12",
+    "serve": "python -m bootstrap serve --port 8080 --cors-origins https://shop.example",
+    "consume": "python -m bootstrap consume --kafka-group-id backend --workers 4",
+    "local": "PORT=8081 python -m bootstrap local",
+}
+_EXIT_CODES = """exit codes:
+  0  done
+  1  an unforeseen error; the log has its traceback
+  2  a setting is unknown or wrong
+  3  a service could not be reached in time
+  4  a service refused our credentials or rights
+  5  topics or tables are missing: run init
+  6  the local stack cannot run here
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = _Parser(
+        prog="bootstrap",
+        description="A message backend: HTTP to Kafka to Celery to PostgreSQL, every message exactly once.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=version())
+    commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for command in COMMANDS:
+        _add_command(commands, command)
+    return top
+
+
+def version() -> str:
+    """The version of this checkout or image."""
+    return (Path(__file__).parent.parent / "VERSION").read_text().strip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. Errors are one sentence, on stderr until the log is set up."""
+    given = vars(parser().parse_args(arguments))
+    command = given.pop("command")
+    options = {name: given.pop(name) for name in ("check", "only") if name in given}
+    flags = {name: value for name, value in given.items() if value is not None}
+    try:
+        loaded = settings.load(flags)
+        _run(command, loaded, flags, options)
+    except BackendError as error:
+        print(f"bootstrap {command}: {error}", file=sys.stderr)
+        return error.exit_code
+    return EXIT_OK
+
+
+def _run(command: str, loaded: Settings, flags: dict[str, str], options: dict[str, str]) -> None:
+    """Import a command when it is wanted: the image has no local stack, and init needs no web server."""
+    telemetry.configure(loaded, options.get("only") or command)
+    module = importlib.import_module(f"bootstrap.{command}")
+    module.run(loaded, flags, **options)
+
+
+def _add_command(commands: "argparse._SubParsersAction[_Parser]", command: str) -> None:
+    sub = commands.add_parser(
+        command,
+        help=_SUMMARY[command],
+        description=_SUMMARY[command],
+        epilog=f"example:\n  {_EXAMPLES[command]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if command == "init":
+        sub.add_argument(
+            "--check", action="store_true", help="change nothing; report what is missing, exit 5 if any is"
+        )
+    if command == "consume":
+        sub.add_argument("--only", choices=("bridge", "worker"), help="run one part, to scale the two apart")
+    for row in settings.table():
+        if command in row.commands:
+            default = row.default or "none"
+            text = f"{row.meaning} [{row.name.upper()}, default: {default}]"
+            sub.add_argument(settings.flag(row.name), dest=row.name, metavar="…", help=text.replace("%", "%%"))

@@ -1,0 +1,74 @@
+"""`init`: waits for the services, then brings topics and tables to what the settings want."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import peewee
+
+from bridge import topics
+from tasks import database, schema, telemetry
+from tasks.errors import AccessDenied, NotReady, Unavailable
+from tasks.settings import Settings
+
+T = TypeVar("T")
+_RETRY_SECONDS = 1.0
+
+
+def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
+    """Create what is missing, extend what is too small, warn of what differs; run again, it changes nothing.
+
+    With `check` it reports and raises NotReady when anything is missing. Raises Unavailable,
+    AccessDenied, ConfigurationError.
+    """
+    database.configure(settings.database_url, "init", connections=1)
+    deadline = time.monotonic() + settings.wait_seconds
+    steps = _wait("kafka", deadline, lambda: topics.ensure(settings, check))
+    for step in steps:
+        _report(step.sentence, step.action, check)
+    pending = _wait("postgresql", deadline, lambda: _tables(check))
+    for migration in pending:
+        _report(f"tables: version {migration.version}, {migration.summary}", "create", check)
+    if not pending:
+        _report(f"tables: version {schema.LATEST}", "keep", check)
+    missing = len(pending) + sum(step.action in ("create", "extend") for step in steps)
+    if check and missing:
+        raise NotReady(f"{missing} step(s) are missing; run init without --check")
+    telemetry.emit("init.done", result=f"{missing} step(s) done" if missing else "nothing to do")
+
+
+def _tables(check: bool) -> list[schema.Migration]:
+    try:
+        with database.database.connection_context():
+            if check:
+                there = schema.version()
+                return [step for step in schema.MIGRATIONS if step.version > there]
+            return schema.upgrade()
+    except peewee.ProgrammingError as error:
+        raise AccessDenied(
+            f"PostgreSQL does not let the user of --database-url / DATABASE_URL do this: {str(error).splitlines()[0]}"
+        ) from error
+    except database.TRANSIENT as error:
+        raise database.explain(error) from error
+
+
+def _wait(service: str, deadline: float, attempt: Callable[[], T]) -> T:
+    """Repeat `attempt` until it raises Unavailable no more, or the deadline passes."""
+    while True:
+        try:
+            return attempt()
+        except Unavailable as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            telemetry.emit("init.waiting", service=service, reason=str(error), seconds_left=round(left))
+            time.sleep(min(_RETRY_SECONDS, left))
+
+
+def _report(sentence: str, action: str, check: bool) -> None:
+    if action == "warn":
+        telemetry.emit("init.warning", result=sentence)
+        return
+    done = {"create": "created", "extend": "extended", "keep": "unchanged"}
+    wanted = {"create": "missing", "extend": "too small", "keep": "as wanted"}
+    telemetry.emit("init.done", result=f"{sentence}: {(wanted if check else done)[action]}")

@@ -1,0 +1,64 @@
+"""`serve`: the API under gunicorn, a few processes with threads."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import gunicorn.app.base
+import gunicorn.glogging
+
+from api.app import create_app
+from bridge.publisher import KafkaPublisher
+from tasks import database, telemetry
+from tasks.settings import Settings
+
+_GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
+
+
+class _Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
+    """gunicorn, told by our settings instead of a file."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "bind": f"{settings.address}:{settings.port}",
+            "workers": settings.web_processes,
+            "worker_class": "gthread",
+            "threads": settings.web_threads,
+            "graceful_timeout": _GRACE_SECONDS,
+            "timeout": 60,
+            "keepalive": 75,
+            "worker_tmp_dir": None,
+            "proc_name": "backend-serve",
+            "control_socket_disable": True,
+            "logger_class": _Logger,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Runs in each process after its fork, so that no connection is shared between two."""
+        settings = self._settings
+        database.configure(settings.database_url, "serve", connections=settings.web_threads)
+        return create_app(settings, KafkaPublisher(settings))
+
+
+class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
+    """gunicorn's own lines go where all lines go."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.propagate = True
+        self.error_log.handlers[:] = []
+        self.error_log.setLevel(logging.WARNING)
+        self.access_log.handlers[:] = []
+
+
+def run(settings: Settings, flags: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests finish."""
+    telemetry.emit("process.started", address=settings.address, port=settings.port)
+    _Server(settings).run()

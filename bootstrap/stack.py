@@ -1,0 +1,311 @@
+"""The three servers on this machine without Docker, Java or root: Apache Kafka, PostgreSQL, Valkey."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+
+from bootstrap import jars
+from bootstrap.binaries import java, postgresql, valkey
+from tasks.errors import LocalStackError
+
+_START_SECONDS = 60
+_STOP_SECONDS = 20
+_NEEDED_BYTES = 1_000_000_000
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Server:
+    """A server process of ours, its log in a file, stopped by a signal of its liking."""
+
+    def __init__(
+        self, name: str, command: list[str], log: Path, ready: Callable[[], bool], stop_signal: int = signal.SIGTERM
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._ready = ready
+        self._stop_signal = stop_signal
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process. Raises AssertionError when it was not started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process. Only to be called in the main thread: see `_end_with_parent`."""
+        with self.log.open("ab") as log:
+            # A session of its own, so that Ctrl-C in the terminal reaches only us and we stop it in order.
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    def wait(self) -> None:
+        """Wait until it answers. Raises LocalStackError with the end of the log."""
+        assert self._process is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._ready():
+            if self._process.poll() is not None:
+                raise LocalStackError(f"{self.name} ended while starting: {_last_line(self.log)} (see {self.log})")
+            if time.monotonic() > deadline:
+                raise LocalStackError(f"{self.name} did not start within {_START_SECONDS} s (see {self.log})")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Ask it to stop, and kill it when it does not."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(self._stop_signal)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Stack:
+    """The servers that `outside` does not name, with data in `directory`. A context manager.
+
+    `variables` are DATABASE_URL, KAFKA_BROKERS and REDIS_URL of all three, ours or outside.
+    """
+
+    def __init__(self, directory: Path, outside: Mapping[str, str], jar_directory: Path | None = None) -> None:
+        self.directory = directory.resolve()
+        self._jars = jar_directory or self.directory / jars.LOCK.stem
+        self._outside = outside
+        self.variables: dict[str, str] = {}
+        self.servers: dict[str, Server] = {}
+
+    def __enter__(self) -> "Stack":
+        check_platform()
+        launch = {"DATABASE_URL": self._postgresql, "REDIS_URL": self._valkey, "KAFKA_BROKERS": self._kafka}
+        try:
+            self._prepare()
+            for variable, start in launch.items():
+                self.variables[variable] = self._outside.get(variable) or start()
+            for server in self.servers.values():
+                server.wait()
+            if "postgresql" in self.servers:
+                _create_database(self.variables["DATABASE_URL"])
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop all servers at the same time; data stays."""
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(Server.stop, list(self.servers.values())))
+
+    def _prepare(self) -> None:
+        try:
+            for name in ("data", "logs"):
+                (self.directory / name).mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.directory).free
+        except OSError as error:
+            raise LocalStackError(f"cannot write to {self.directory}: {error.strerror}") from None
+        if free < _NEEDED_BYTES:
+            raise LocalStackError(
+                f"{self.directory} has {free // 10**6} MB free; {_NEEDED_BYTES // 10**6} MB are needed"
+            )
+
+    def _launch(
+        self, name: str, command: list[str], ready: Callable[[], bool], stop_signal: int = signal.SIGTERM
+    ) -> None:
+        log = self.directory / "logs" / f"{name}.log"
+        self.servers[name] = Server(name, command, log, ready, stop_signal)
+        self.servers[name].start()
+
+    def _kafka(self) -> str:
+        classes = f"{jars.ensure(self._jars)}/*"
+        port, controller = free_port(), free_port()
+        data = self.directory / "data" / "kafka"
+        properties = self.directory / "data" / "kafka.properties"
+        properties.write_text(_KAFKA_PROPERTIES.format(port=port, controller=controller, data=data))
+        command = [str(java()), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", classes]
+        log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+        if not (data / "meta.properties").exists():
+            format_command = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _cluster_id()]
+            _once("Kafka", [*command, log_level, *format_command, "--config", str(properties)])
+        self._launch("kafka", [*command, log_level, "kafka.Kafka", str(properties)], lambda: _kafka_ready(port))
+        return f"127.0.0.1:{port}"
+
+    def _postgresql(self) -> str:
+        binaries = postgresql()
+        data = self.directory / "data" / "postgresql"
+        user = _not_as_root()
+        if not (data / "PG_VERSION").exists():
+            data.mkdir(parents=True, exist_ok=True)
+            options = ["--username=backend", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+            _once("PostgreSQL", [*user, f"{binaries}/initdb", f"--pgdata={data}", *options])
+        _end_leftover(data, [*user, f"{binaries}/pg_ctl"])
+        port = free_port()
+        options = ["-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", "max_wal_size=2GB"]
+        url = f"postgresql://backend@127.0.0.1:{port}/backend"
+        ready = [f"{binaries}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        # SIGINT is PostgreSQL's fast shutdown: it waits for no client.
+        self._launch(
+            "postgresql",
+            [*user, f"{binaries}/postgres", *options],
+            lambda: subprocess.run(ready).returncode == 0,
+            signal.SIGINT,
+        )
+        return url
+
+    def _valkey(self) -> str:
+        port = free_port()
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+        command = [str(valkey()), *options, "--dir", str(self.directory / "data")]
+        self._launch("valkey", command, lambda: _answers(port))
+        return f"redis://127.0.0.1:{port}/0"
+
+
+_KAFKA_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+message.max.bytes=10485760
+"""
+
+
+def check_platform() -> None:
+    """Raises LocalStackError where the servers' packages have no binaries."""
+    system, machine = platform.system(), platform.machine().lower()
+    if system not in ("Linux", "Darwin") or machine not in ("x86_64", "amd64", "aarch64", "arm64"):
+        raise LocalStackError(
+            f"the local stack runs on Linux and macOS, on x86-64 and ARM64, not on {system} {machine}"
+        )
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of every address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+        return True
+
+
+def _end_with_parent() -> None:
+    """Runs in the child: on Linux it gets SIGTERM when we are killed, so that nothing stays behind.
+
+    The kernel's "parent" is the thread that started the child (prctl(2)), so that has to be the main one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _not_as_root() -> list[str]:
+    """A prefix that makes root look like nobody to PostgreSQL, which refuses root; files stay root's."""
+    if os.geteuid() != 0:
+        return []
+    prefix = ["unshare", "--user", "--map-user=65534"]
+    if shutil.which(prefix[0]) is None or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        raise LocalStackError("PostgreSQL does not run as root here; run as another user, or set DATABASE_URL")
+    return prefix
+
+
+def _once(name: str, command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+        raise LocalStackError(f"{name} could not make its data directory: {lines[-1]}")
+
+
+def _end_leftover(data: Path, pg_ctl: list[str]) -> None:
+    """Stop a PostgreSQL of ours that outlived a run that was killed."""
+    if (data / "postmaster.pid").exists():
+        subprocess.run([*pg_ctl, "stop", "-D", str(data), "-m", "fast", "-w"], capture_output=True)
+
+
+def _create_database(url: str) -> None:
+    import psycopg2
+
+    connection = psycopg2.connect(url.rsplit("/", 1)[0] + "/postgres")
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor, contextlib.suppress(psycopg2.errors.DuplicateDatabase):
+            cursor.execute("CREATE DATABASE backend")
+    finally:
+        connection.close()
+
+
+def _kafka_ready(port: int) -> bool:
+    if not _answers(port):
+        return False
+    from kafka.admin import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}").close()
+    except KafkaError:
+        return False
+    return True
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _cluster_id() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return re.sub(r"\s+", " ", lines[-1]) if lines else "it wrote nothing"

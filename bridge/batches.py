@@ -1,0 +1,87 @@
+"""Which records travel together: batches of one partition by count, bytes and age. Pure; takes the time as given."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Generic, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """What a record must tell to be batched."""
+
+    offset: int
+    serialized_value_size: int  # bytes; -1 for a tombstone
+
+
+R = TypeVar("R", bound=Sized)
+P = TypeVar("P", bound=Hashable)
+_size = attrgetter("serialized_value_size")
+
+
+@dataclass
+class _Waiting(Generic[R]):
+    """Records of one partition that are in no batch yet."""
+
+    since: float
+    size: int = 0
+    records: list[R] = field(default_factory=list)
+
+
+class Batcher(Generic[P, R]):
+    """Collects records by partition and cuts them into batches, in order.
+
+    A batch has at most `max_records`, and at most `max_bytes` of values unless its only record is
+    larger. It is cut when one of the two is reached or its oldest record waited `linger` seconds.
+    """
+
+    def __init__(self, max_records: int, max_bytes: int, linger: float) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._linger = linger
+        self._waiting: dict[P, _Waiting[R]] = {}
+
+    def add(self, polled: Mapping[P, Sequence[R]], now: float) -> None:
+        """Take records as a poll returned them."""
+        for partition, records in polled.items():
+            waiting = self._waiting.get(partition)
+            if waiting is None:
+                waiting = self._waiting[partition] = _Waiting(since=now)
+            waiting.records += records
+            waiting.size += sum(map(_size, records))
+
+    def cut(self, now: float, most: int) -> Iterator[tuple[P, list[R]]]:
+        """Up to `most` batches that are due, the longest waiting partition first."""
+        for partition in sorted(self._waiting, key=lambda p: self._waiting[p].since):
+            while most > 0 and partition in self._waiting and self._due(self._waiting[partition], now):
+                most -= 1
+                yield partition, self._take(partition, now)
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until the next batch is due, 0 if one is; None when nothing waits."""
+        if not self._waiting:
+            return None
+        return min(0.0 if self._due(w, now) else w.since + self._linger - now for w in self._waiting.values())
+
+    def drop(self, partition: P) -> None:
+        """Forget a partition that was taken from us."""
+        self._waiting.pop(partition, None)
+
+    def __len__(self) -> int:
+        return sum(len(waiting.records) for waiting in self._waiting.values())
+
+    def _due(self, waiting: _Waiting[R], now: float) -> bool:
+        full = len(waiting.records) >= self._max_records or waiting.size >= self._max_bytes
+        return full or now >= waiting.since + self._linger
+
+    def _take(self, partition: P, now: float) -> list[R]:
+        waiting = self._waiting[partition]
+        batch = waiting.records[: self._max_records]
+        size = sum(map(_size, batch))
+        while size > self._max_bytes and len(batch) > 1:
+            size -= batch.pop().serialized_value_size
+        del waiting.records[: len(batch)]
+        waiting.size -= size
+        waiting.since = now
+        if not waiting.records:
+            del self._waiting[partition]
+        return batch

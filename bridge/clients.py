@@ -1,0 +1,94 @@
+"""How we talk to Kafka: every client is made here, with defaults that lose nothing.
+
+The code keeps to what kafka-python-ng 2.2 and kafka-python 3 both offer; either may be installed.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, NoBrokersAvailable
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from tasks.errors import Unavailable
+from tasks.settings import Settings
+
+Client = TypeVar("Client")
+
+_SETTING = "--kafka-brokers / KAFKA_BROKERS"
+_FIRST_ANSWER_MS = 2000
+
+
+def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
+    """A member of the consumer group, subscribed to all topics; commits nothing by itself.
+
+    Raises Unavailable when no broker answers.
+    """
+    consumer = _made(
+        KafkaConsumer,
+        settings,
+        group_id=settings.kafka_group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=1 << 20,
+        fetch_max_bytes=16 << 20,  # of one answer for all partitions: bounds what we prefetch
+    )
+    consumer.subscribe(topics=list(settings.kafka_topics), listener=listener)
+    return consumer
+
+
+def new_producer(settings: Settings) -> KafkaProducer:
+    """A producer whose records are acknowledged by all in-sync replicas, in order. Raises Unavailable."""
+    timeout_ms = settings.publish_timeout_seconds * 1000
+    return _made(
+        KafkaProducer,
+        settings,
+        acks="all",
+        retries=10,
+        max_in_flight_requests_per_connection=1,  # with more, a retry may overtake its successor
+        linger_ms=2,
+        max_block_ms=timeout_ms,
+        request_timeout_ms=timeout_ms,
+        max_request_size=max(settings.max_body_bytes * 2, 1 << 20),
+    )
+
+
+def new_admin(settings: Settings) -> KafkaAdminClient:
+    """A client that reads and changes topics. Raises Unavailable."""
+    return _made(KafkaAdminClient, settings, request_timeout_ms=15_000)
+
+
+def offsets(positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Positions as the client commits them; kafka-python 3 adds a leader epoch, -1 meaning none."""
+    rest = ("",) if len(OffsetAndMetadata._fields) == 2 else ("", -1)
+    return {partition: OffsetAndMetadata(position, *rest) for partition, position in positions.items()}
+
+
+def wait_for_brokers(connect: Callable[[], Client], waiting: Callable[[str], bool]) -> Client:
+    """Call `connect` until it raises Unavailable no more. `waiting` is told why; False gives up."""
+    delay = 0.2
+    while True:
+        try:
+            return connect()
+        except Unavailable as error:
+            if not waiting(str(error)):
+                raise
+            time.sleep(delay)
+            delay = min(delay * 2, 2.0)
+
+
+def _made(kind: Callable[..., Any], settings: Settings, **options: Any) -> Any:
+    brokers: Sequence[str] = settings.kafka_brokers
+    supported = getattr(kind, "DEFAULT_CONFIG", {})
+    if "bootstrap_timeout_ms" in supported:  # kafka-python 3 waits for a broker, 2.2 does not
+        options["bootstrap_timeout_ms"] = _FIRST_ANSWER_MS
+    try:
+        return kind(bootstrap_servers=list(brokers), client_id="backend", **options)
+    except NoBrokersAvailable:
+        raise Unavailable(f"Kafka does not answer at {', '.join(brokers)} ({_SETTING})") from None
+    except KafkaError as error:
+        raise Unavailable(f"Kafka at {', '.join(brokers)} ({_SETTING}): {error}") from error
+    except ValueError as error:  # an address that is none
+        raise Unavailable(f"Kafka cannot be at {', '.join(brokers)} ({_SETTING}): {error}") from error

@@ -1,0 +1,197 @@
+"""The bridge: reads partitions, hands batches to Celery, commits what PostgreSQL has.
+
+The loop only carries things from one part to the next. What is decided is decided in `batches`
+(what travels together), `progress` (what may be committed) and `retries` (what happens to failures).
+"""
+
+import signal
+import time
+from collections.abc import Collection
+from types import FrameType
+from typing import Any
+
+from celery import Celery
+from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka.errors import KafkaError
+from kafka.structs import TopicPartition
+
+from bridge.batches import Batcher
+from bridge.clients import new_consumer, offsets, wait_for_brokers
+from bridge.handover import Handover
+from bridge.progress import Progress
+from bridge.retries import verdict
+from tasks import telemetry
+from tasks.claims import Result
+from tasks.settings import Settings
+
+_COMMIT_SECONDS = 0.2
+_REVOKE_SECONDS = 5.0  # batches of lost partitions may finish for so long; others wait for us meanwhile
+_DRAIN_SECONDS = 15.0  # within the 25 s a pod has to end
+_SHORT_WAIT_SECONDS = 0.05
+_PAUSE_AFTER_SECONDS = 10.0  # not polling is cheap, but Kafka takes partitions from who never polls
+
+
+class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One member of the consumer group. `run` returns after SIGTERM or SIGINT, when all is committed."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        self._settings = settings
+        self._handover = Handover(settings, app)
+        self._batcher: Batcher[TopicPartition, Any] = Batcher(
+            settings.batch_records, settings.batch_bytes, settings.linger_ms / 1000
+        )
+        self._progress: Progress[TopicPartition] = Progress()
+        self._consumer: KafkaConsumer = None
+        self._stopping = False
+        self._next_commit = 0.0
+        self._held_since: float | None = None
+
+    def run(self) -> None:
+        """Work until told to stop, then let batches in flight finish and commit them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
+        while not self._stopping:
+            self._turn()
+        self._drain()
+        self._consumer.close(autocommit=False)
+
+    def _turn(self) -> None:
+        """Results in, batches out, offsets to Kafka, records in. Everything the bridge does, in order."""
+        self._take_results(0)
+        self._hand_over()
+        self._commit()
+        if self._must_hold():
+            self._hold()
+        else:
+            self._read()
+
+    def _read(self) -> None:
+        if self._held_since is not None:
+            self._held_since = None
+            self._consumer.resume(*self._consumer.paused())
+        now = time.monotonic()
+        due = self._batcher.due_in(now)
+        idle = 0.1 if not len(self._handover) else 0.01  # with batches in flight, their results come soon
+        timeout = idle if due is None else min(idle, max(due, 0.0))
+        polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=self._settings.batch_records)
+        if polled:
+            self._batcher.add(polled, time.monotonic())
+
+    def _must_hold(self) -> bool:
+        return not self._handover.available or len(self._handover) >= self._settings.in_flight
+
+    def _hold(self) -> None:
+        """Read nothing for a moment: short waits just do not poll, long ones pause and keep the membership."""
+        now = time.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since > _PAUSE_AFTER_SECONDS:
+            self._consumer.pause(*self._consumer.assignment())
+            self._batcher.add(self._consumer.poll(timeout_ms=0), now)
+        if self._handover.available:
+            self._take_results(_SHORT_WAIT_SECONDS)
+        else:
+            time.sleep(_SHORT_WAIT_SECONDS)
+
+    def _hand_over(self) -> None:
+        now = time.monotonic()
+        for partition, records in self._batcher.cut(now, self._settings.in_flight - len(self._handover)):
+            claim = self._handover.start(partition, records, now)
+            self._progress.handed_over(partition, claim.batch, claim.last_offset + 1)
+        self._handover.turn(now)
+
+    def _take_results(self, wait_seconds: float) -> None:
+        now = time.monotonic()
+        for result in self._handover.results(wait_seconds, now):
+            self._take(result, time.monotonic())
+
+    def _take(self, result: Result, now: float) -> None:
+        flight = self._handover.flight(result)
+        if flight is None:
+            return
+        match verdict(result, flight.claim.records):
+            case "done":
+                self._handover.drop(flight)
+                self._progress.stored(flight.partition, result.batch)
+            case "again":
+                self._handover.again(flight, now)
+            case "split":
+                telemetry.emit("batch.split", **flight.claim.place(), reason=result.reason)
+                parts = self._handover.split(flight, now)
+                ends = [(part.batch, part.last_offset + 1) for part in parts]
+                self._progress.split(flight.partition, result.batch, ends)
+            case "bury":
+                self._handover.bury(flight, result.reason, now)
+
+    def _commit(self) -> None:
+        now = time.monotonic()
+        if now < self._next_commit:
+            return
+        self._next_commit = now + _COMMIT_SECONDS
+        positions = self._progress.to_commit()
+        if positions:
+            self._consumer.commit_async(offsets(positions), callback=self._on_committed)
+
+    def _on_committed(self, requested: dict[TopicPartition, Any], response: Any) -> None:
+        if isinstance(response, Exception):
+            telemetry.emit("offset.refused", reason=str(response))
+            return
+        for partition, position in requested.items():
+            self._progress.committed(partition, position.offset)
+            telemetry.emit(
+                "offset.committed", topic=partition.topic, partition=partition.partition, offset=position.offset
+            )
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Called by the client in a poll, before the first record of `assigned`."""
+        telemetry.emit("partitions.assigned", partitions=_names(assigned))
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Called by the client in a poll: let what is in flight finish for a while, commit it, forget the rest."""
+        if not revoked:
+            return
+        for partition in revoked:
+            self._batcher.drop(partition)
+        deadline = time.monotonic() + _REVOKE_SECONDS
+        while self._handover.of(revoked) and self._handover.available and time.monotonic() < deadline:
+            self._take_results(_SHORT_WAIT_SECONDS)
+            self._handover.turn(time.monotonic())
+        positions = {p: offset for p, offset in self._progress.to_commit().items() if p in revoked}
+        if positions:
+            self._commit_now(positions)
+        left = self._handover.of(revoked)
+        for flight in left:
+            self._handover.drop(flight)
+        for partition in revoked:
+            self._progress.forget(partition)
+        telemetry.emit("partitions.revoked", partitions=_names(revoked), batches_left=len(left))
+
+    def _commit_now(self, positions: dict[TopicPartition, int]) -> None:
+        try:
+            self._consumer.commit(offsets(positions))
+        except KafkaError as error:
+            # Whoever reads these records next stores them again, which changes nothing.
+            telemetry.emit("offset.refused", reason=str(error))
+
+    def _drain(self) -> None:
+        """Finish what was handed over; what only waits in memory is read again by the next bridge."""
+        telemetry.emit("process.stopping", in_flight=len(self._handover), unread=len(self._batcher))
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while len(self._handover) and time.monotonic() < deadline:
+            self._take_results(_SHORT_WAIT_SECONDS)
+            self._handover.turn(time.monotonic())
+        positions = self._progress.to_commit()
+        if positions:
+            self._commit_now(positions)
+
+    def _waiting_for_kafka(self, reason: str) -> bool:
+        telemetry.emit("service.unavailable", service="kafka", reason=reason)
+        return not self._stopping
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+
+def _names(partitions: Collection[TopicPartition]) -> list[str]:
+    return sorted(f"{p.topic}/{p.partition}" for p in partitions)

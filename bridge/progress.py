@@ -1,0 +1,65 @@
+"""How far each partition is durably in PostgreSQL: the offset that may be committed. Pure.
+
+The one invariant of the bridge: an offset is committed only when every record below it is in
+PostgreSQL, as message or dead letter.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+P = TypeVar("P", bound=Hashable)
+
+
+class Progress(Generic[P]):
+    """Batches handed over and stored, by partition. Batches of a partition are handed over in order."""
+
+    def __init__(self) -> None:
+        self._open: dict[P, OrderedDict[str, tuple[int, bool]]] = {}  # batch -> (next offset, stored)
+        self._committable: dict[P, int] = {}
+        self._committed: dict[P, int] = {}
+
+    def handed_over(self, partition: P, batch: str, next_offset: int) -> None:
+        """`batch` reaches up to, but not including, `next_offset`; gaps below it hold no record."""
+        self._open.setdefault(partition, OrderedDict())[batch] = (next_offset, False)
+
+    def stored(self, partition: P, batch: str) -> None:
+        """`batch` is in PostgreSQL. One that is unknown, or was stored before, changes nothing."""
+        batches = self._open.get(partition)
+        if batches is None or batch not in batches:
+            return
+        batches[batch] = (batches[batch][0], True)
+        while batches:
+            first, (next_offset, done) = next(iter(batches.items()))
+            if not done:
+                return
+            del batches[first]
+            self._committable[partition] = next_offset
+
+    def split(self, partition: P, batch: str, parts: list[tuple[str, int]]) -> None:
+        """Replace an open batch by `parts` (batch, next offset) in its place."""
+        replaced: OrderedDict[str, tuple[int, bool]] = OrderedDict()
+        for name, state in self._open[partition].items():
+            if name == batch:
+                replaced.update((part, (next_offset, False)) for part, next_offset in parts)
+            else:
+                replaced[name] = state
+        self._open[partition] = replaced
+
+    def to_commit(self) -> dict[P, int]:
+        """Offsets that may be committed and are not yet."""
+        return {p: offset for p, offset in self._committable.items() if self._committed.get(p) != offset}
+
+    def committed(self, partition: P, offset: int) -> None:
+        """Kafka keeps `offset`. Ignored for a partition we no longer have."""
+        if partition in self._committable:
+            self._committed[partition] = offset
+
+    def forget(self, partition: P) -> None:
+        """The partition is no longer ours: nothing of it may be committed."""
+        for kept in (self._open, self._committable, self._committed):
+            kept.pop(partition, None)
+
+    def open_batches(self, partition: P) -> int:
+        """How many batches of the partition are not stored yet, or wait for an earlier one."""
+        return len(self._open.get(partition, ()))

@@ -1,0 +1,153 @@
+"""How a batch travels: its records lie in Redis under a claim, the Celery task carries the claim alone.
+
+This is the claim-check pattern. Put into the task itself, the records would pass base64 and JSON four
+times and lie in Redis twice more (Celery keeps unacknowledged tasks); measured in DECISIONS.md.
+Everything here may vanish at any moment: the bridge then hands the batch over again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from typing import Any, Literal, cast
+
+import msgpack
+import orjson
+import redis
+
+from tasks.envelope import Record
+
+EXPIRY_SECONDS = 3600  # of everything we leave in Redis, so that a bridge that dies leaves nothing behind
+_SOCKET_TIMEOUT_SECONDS = 5.0
+_carried = attrgetter("offset", "timestamp", "key", "value", "headers")
+
+Outcome = Literal["stored", "failed", "killed"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a task needs to fetch a batch and to say what became of it. All of it is JSON."""
+
+    batch: str
+    attempt: int  # 1 when handed over first
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    records: int
+    reply_to: str
+    bury: str = ""  # why its only record goes to dead_letter undecoded
+
+    def fields(self) -> dict[str, Any]:
+        """The claim as the task's argument."""
+        return asdict(self)
+
+    def place(self) -> dict[str, Any]:
+        """The fields that log lines show, so that a batch, or an offset, can be followed."""
+        return {
+            "batch": self.batch,
+            "attempt": self.attempt,
+            "topic": self.topic,
+            "partition": self.partition,
+            "first_offset": self.first_offset,
+            "last_offset": self.last_offset,
+            "records": self.records,
+        }
+
+    @property
+    def key(self) -> str:
+        """Where the records lie; one key for each attempt, so that a stale task finds nothing."""
+        return f"backend:batch:{self.batch}:{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a batch. `failed` may succeed later; `killed`: its worker process ended."""
+
+    batch: str
+    attempt: int
+    outcome: Outcome
+    stored: int = 0
+    duplicates: int = 0
+    dead: int = 0
+    reason: str = ""
+
+
+def pack(records: Sequence[Any]) -> bytes:
+    """Records of one partition as msgpack: [offset, timestamp, key, value, headers] each.
+
+    Takes anything with those attributes, so that the Kafka client's own records need no conversion.
+    """
+    return cast(bytes, msgpack.packb(list(map(_carried, records))))
+
+
+def unpack(claim: Claim, packed: bytes) -> list[Record]:
+    """The records of `pack`, with the place that the claim knows."""
+    topic, partition = claim.topic, claim.partition
+    rows = msgpack.unpackb(packed, use_list=False)
+    return [Record(topic, partition, *row) for row in rows]
+
+
+def halves(claim: Claim, packed: bytes) -> tuple[list[Record], list[Record]]:
+    """The records of a batch in two parts, in order."""
+    records = unpack(claim, packed)
+    middle = len(records) // 2
+    return records[:middle], records[middle:]
+
+
+class ClaimDesk:
+    """Where bridge and workers meet: batches are deposited and collected, results reported and read.
+
+    Every method raises redis.RedisError while Redis is away.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis: redis.Redis = redis.Redis.from_url(
+            redis_url,
+            socket_timeout=_SOCKET_TIMEOUT_SECONDS,
+            socket_connect_timeout=_SOCKET_TIMEOUT_SECONDS,
+            health_check_interval=30,
+        )
+
+    def deposit(self, claim: Claim, packed: bytes) -> None:
+        """Keep a batch's records for its worker."""
+        self._redis.set(claim.key, packed, ex=EXPIRY_SECONDS)
+
+    def collect(self, claim: Claim) -> bytes | None:
+        """A batch's records; None when the claim is stale or Redis lost them."""
+        return cast("bytes | None", self._redis.get(claim.key))
+
+    def discard(self, claim: Claim) -> None:
+        """Make a claim stale: a task that still carries it finds nothing to do."""
+        self._redis.delete(claim.key)
+
+    def report(self, claim: Claim, result: Result) -> None:
+        """Tell the bridge what became of its batch, and drop the batch's records."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.rpush(claim.reply_to, orjson.dumps(asdict(result)))
+        pipe.expire(claim.reply_to, EXPIRY_SECONDS)
+        pipe.delete(claim.key)
+        pipe.execute()
+
+    def results(self, reply_to: str, wait_seconds: float) -> list[Result]:
+        """Every result reported since the last call; waits up to `wait_seconds` for a first one."""
+        raw: list[bytes] = []
+        if wait_seconds > 0:
+            first = cast("tuple[bytes, bytes] | None", self._redis.blpop([reply_to], timeout=wait_seconds))
+            if first is None:
+                return []
+            raw.append(first[1])
+        raw += cast("list[bytes] | None", self._redis.lpop(reply_to, 1000)) or []
+        return [Result(**orjson.loads(line)) for line in raw]
+
+    def unread(self, reply_to: str) -> int:
+        """How many results wait to be read."""
+        return cast(int, self._redis.llen(reply_to))
+
+    def missing(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Those of `claims` whose records are no longer there: reported, or lost by Redis."""
+        if not claims:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        for claim in claims:
+            pipe.exists(claim.key)
+        return [claim for claim, there in zip(claims, pipe.execute(), strict=True) if not there]

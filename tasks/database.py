@@ -1,0 +1,73 @@
+"""The connection to PostgreSQL: one pool a process, opened late, and which of its errors pass by themselves."""
+
+from typing import Any
+
+import peewee
+import psycopg2
+from playhouse.pool import PooledPostgresqlDatabase
+from psycopg2.extras import register_default_jsonb
+
+from tasks.errors import AccessDenied, ConfigurationError, Unavailable
+
+_STALE_SECONDS = 300
+
+# Away, restarting, out of connections, read-only, deadlocked, disk full: all end without us.
+TRANSIENT = (
+    psycopg2.OperationalError,
+    psycopg2.InterfaceError,
+    psycopg2.InternalError,
+    peewee.OperationalError,
+    peewee.InterfaceError,
+    peewee.InternalError,
+)
+# The values themselves: data exceptions (class 22), and program limits such as nesting (class 54).
+REFUSED = (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded, psycopg2.errors.StatementTooComplex)
+
+
+class Database(PooledPostgresqlDatabase):
+    """PostgreSQL with jsonb read as its own text, so that no number loses digits on its way out."""
+
+    def _connect(self) -> Any:
+        connection = super()._connect()
+        register_default_jsonb(connection, globally=False, loads=_as_text)
+        return connection
+
+
+def _as_text(text: str) -> str:
+    return text
+
+
+database = Database(None)
+
+
+def configure(url: str, process: str, connections: int) -> None:
+    """Say where PostgreSQL is. Connects nothing: safe before a fork."""
+    database.init(
+        url,
+        max_connections=connections,
+        stale_timeout=_STALE_SECONDS,
+        timeout=5,  # longest wait for a connection of the pool, seconds
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        application_name=f"backend-{process}",
+    )
+
+
+def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:
+    """Our error for a failed connection: what PostgreSQL said, and the setting to look at."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # libpq puts one line for each address it tried; the last says the reason.
+    said = (lines[-1] if lines else type(error).__name__).removeprefix("Is the server running").strip()
+    text = str(error)
+    setting = "--database-url / DATABASE_URL"
+    if "authentication failed" in text or "no pg_hba.conf entry" in text or "no password supplied" in text:
+        return AccessDenied(f"PostgreSQL refused the user or password of {setting}: {said}")
+    if "role" in text and "does not exist" in text:
+        return AccessDenied(f"PostgreSQL does not know the user of {setting}: {said}")
+    if "database" in text and "does not exist" in text:
+        return AccessDenied(f"PostgreSQL has no such database; create it or change {setting}: {said}")
+    if "invalid" in text and "dsn" in text.lower():
+        return ConfigurationError(f"{setting} is no PostgreSQL address")
+    return Unavailable(f"PostgreSQL does not answer ({setting}): {lines[0] if lines else said}")

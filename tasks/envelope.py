@@ -1,0 +1,193 @@
+"""What a record of Kafka is and what message it holds: the only place that reads message fields.
+
+A record may be our API's, any JSON value, or a CloudEvent (structured or binary mode, CloudEvents 1.0
+and its Kafka protocol binding). Whatever cannot become a message raises BadRecord with a reason.
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from tasks.errors import BadRecord
+
+ID_HEADER = "message-id"  # set by the API when the body has no UUID of its own
+_SOURCE_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a01")  # of ids made from CloudEvents source and id
+_RECORD_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids made from a record's place in Kafka
+_MAX_NAME_BYTES = 1000  # of a type or key: PostgreSQL cannot index a value over about 2,700 bytes
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Record(NamedTuple):
+    """A record as Kafka gave it: the bytes, and its place."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int  # milliseconds since 1970
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Message(NamedTuple):
+    """A message ready to be stored. `id` is the 16 bytes of its UUID; `payload` is JSON text, as sent."""
+
+    id: bytes
+    offset: int
+    timestamp: int
+    type: str | None
+    key: str | None
+    headers: bytes | None
+    payload: bytes | None
+
+
+class Body(NamedTuple):
+    """The fields of a JSON value that mean something to us; absent ones are None."""
+
+    id: bytes | None
+    type: str | None
+
+
+def decode(record: Record) -> Message:
+    """The message in `record`; a tombstone (no value) is a message without payload.
+
+    Raises BadRecord: invalid_utf8, not_json, nul, too_long.
+    """
+    headers = dict(record.headers) if record.headers else None
+    body = _NO_BODY if record.value is None else read_body(record.value)
+    message_id = body.id
+    kind = body.type
+    if headers:
+        message_id = _id_in_headers(headers) or message_id
+        kind = _text(headers.get("ce_type")) or kind
+    return Message(
+        message_id or record_id(record),
+        record.offset,
+        record.timestamp,
+        _short("type", kind),
+        None if record.key is None else _short("key", text_of(record.key)),
+        None if not record.headers else _headers_json(record.headers),
+        record.value,
+    )
+
+
+def read_body(value: bytes) -> Body:
+    """Parse a JSON value as strictly as PostgreSQL's jsonb will. Raises BadRecord."""
+    parsed = parse(value)
+    if type(parsed) is not dict:
+        return _NO_BODY
+    given = parsed.get("id")
+    kind = parsed.get("type")
+    message_id = uuid_bytes(given) if type(given) is str else None
+    if message_id is None and "specversion" in parsed:
+        message_id = _source_id(parsed.get("source"), given)
+    return Body(message_id, kind if type(kind) is str else None)
+
+
+def parse(value: bytes) -> Any:
+    """The JSON value in `value`. Raises BadRecord where decoder or PostgreSQL would refuse it."""
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise BadRecord(*_why_not_json(value, error)) from None
+    if b"\\u0000" in value and _holds_nul(parsed):
+        raise BadRecord("nul", "PostgreSQL cannot store the character U+0000 in JSON")
+    return parsed
+
+
+def uuid_bytes(text: str) -> bytes | None:
+    """The 16 bytes of a UUID written as 8-4-4-4-12 hexadecimal digits, else None."""
+    if len(text) != 36 or text[8] != "-" or text[13] != "-" or text[18] != "-" or text[23] != "-":
+        return None
+    try:
+        made = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    return made if len(made) == 16 else None
+
+
+def record_id(record: Record) -> bytes:
+    """An id for a record that brings none: the same each time the same record is read.
+
+    The timestamp is part of it, because a topic that is deleted and made anew counts its offsets
+    from 0 again, and its new records must not be taken for the old ones.
+    """
+    place = f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}"
+    return uuid.uuid5(_RECORD_NAMESPACE, place).bytes
+
+
+def text_of(raw: bytes) -> str:
+    """Bytes as text; what is no UTF-8, or has a NUL, as PostgreSQL writes bytes: backslash, x, hexadecimal."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return "\\x" + raw.hex()
+    return "\\x" + raw.hex() if "\0" in text else text
+
+
+_NO_BODY = Body(None, None)
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else text_of(raw)
+
+
+def _source_id(source: Any, given: Any) -> bytes | None:
+    if type(source) is not str or type(given) is not str:
+        return None
+    # A JSON array of the two, because any separator may be part of either.
+    return uuid.uuid5(_SOURCE_NAMESPACE, orjson.dumps([source, given]).decode()).bytes
+
+
+def _id_in_headers(headers: dict[str, bytes | None]) -> bytes | None:
+    given = _text(headers.get(ID_HEADER)) or _text(headers.get("ce_id"))
+    if given is None:
+        return None
+    return uuid_bytes(given) or _source_id(_text(headers.get("ce_source")), given)
+
+
+def _headers_json(headers: Headers) -> bytes:
+    """Headers as a JSON object; the values of a name that stands more than once become a list."""
+    values: dict[str, Any] = {}
+    for name, raw in headers:
+        text = _text(raw)
+        name = name.replace("\0", "\\x00")
+        if name not in values:
+            values[name] = text
+        elif isinstance(values[name], list):
+            values[name].append(text)
+        else:
+            values[name] = [values[name], text]
+    return orjson.dumps(values)
+
+
+def _short(name: str, text: str | None) -> str | None:
+    if text is not None and len(text) > _MAX_NAME_BYTES // 4 and len(text.encode()) > _MAX_NAME_BYTES:
+        raise BadRecord("too_long", f"the {name} is longer than {_MAX_NAME_BYTES} bytes")
+    return text
+
+
+def _why_not_json(value: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
+    try:
+        value.decode()
+    except UnicodeDecodeError as not_text:
+        return "invalid_utf8", f"byte {not_text.start} is not UTF-8"
+    return "not_json", str(error)
+
+
+def _holds_nul(parsed: Any) -> bool:
+    waiting = [parsed]  # a list and no recursion: the value may be 1,024 levels deep
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if "\0" in value:
+                return True
+        elif isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False

@@ -1,0 +1,51 @@
+"""The tables as Peewee models. Their columns and indexes are made by the migrations in `tasks/schema.py`."""
+
+from peewee import BigIntegerField, BlobField, DateTimeField, Field, IntegerField, Model, TextField, UUIDField
+
+from tasks.database import database
+
+
+class JsonTextField(Field):
+    """jsonb, read and written as JSON text (see `Database`)."""
+
+    field_type = "JSONB"
+
+
+class Message(Model):
+    """A message, kept exactly once by its id."""
+
+    id = UUIDField(primary_key=True)
+    topic = TextField()
+    partition = IntegerField()
+    offset = BigIntegerField()
+    produced_at = DateTimeField()
+    stored_at = DateTimeField()
+    type = TextField(null=True)
+    key = TextField(null=True)
+    headers = JsonTextField(null=True)
+    payload = JsonTextField(null=True)
+
+    class Meta:
+        database = database
+        table_name = "message"
+
+
+class DeadLetter(Model):
+    """A record that can never be a message, kept once with its original bytes and the reason."""
+
+    id = UUIDField(primary_key=True)
+    message_id = UUIDField(null=True)
+    topic = TextField()
+    partition = IntegerField()
+    offset = BigIntegerField()
+    produced_at = DateTimeField()
+    dead_at = DateTimeField()
+    reason = TextField()
+    detail = TextField()
+    key = BlobField(null=True)
+    value = BlobField(null=True)
+    headers = JsonTextField(null=True)  # [[name, base64 of the value or null], ...]: order and bytes as they were
+
+    class Meta:
+        database = database
+        table_name = "dead_letter"

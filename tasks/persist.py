@@ -1,0 +1,110 @@
+"""The Celery task: fetch a batch, decode it, store it in one transaction, say what became of it."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from billiard.einfo import ExceptionInfo
+from celery import Task
+from celery.worker.request import Request
+
+from tasks import claims, envelope, store, telemetry
+from tasks.claims import Claim, ClaimDesk, Result
+from tasks.database import database
+from tasks.envelope import Message, Record
+from tasks.errors import BadRecord
+from tasks.store import Dead
+
+NAME = "tasks.persist"
+_IDS_SHOWN = 10  # in the line of a stored batch; small batches can so be found by message id
+
+
+class PersistRequest(Request):  # type: ignore[misc]
+    """Runs in the worker's parent process: sees what the task itself cannot report, its own end."""
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Called for an exception of the task, and when its process ended without one."""
+        if type(exc_info.exception).__name__ == "WorkerLostError":
+            self.task.report_lost(self.args, "its worker process ended")
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Called when the task ran out of time; its process is then killed."""
+        if not soft:
+            self.task.report_lost(self.args, f"it took longer than {timeout:.0f} s")
+        return super().on_timeout(soft, timeout)
+
+
+class Persist(Task):  # type: ignore[misc]
+    """Stores the batch that its claim stands for. Runs any number of times with the same effect as once."""
+
+    name = NAME
+    Request = PersistRequest
+    desk: ClaimDesk  # set by tasks.app.create_app
+
+    def run(self, fields: dict[str, Any]) -> None:
+        """Store a batch. `fields` is a Claim; an exception means: nothing stored, hand it over again."""
+        claim = Claim(**fields)
+        packed = self.desk.collect(claim)
+        if packed is None:
+            telemetry.emit("batch.stale", **claim.place())
+            return
+        records = claims.unpack(claim, packed)
+        messages, dead = (
+            decode_all(records) if not claim.bury else ([], [Dead(records[0], "killed_its_worker", claim.bury)])
+        )
+        with database.connection_context():
+            outcome = store.store_batch(claim.topic, claim.partition, records, messages, dead)
+        _log(claim, messages, outcome)
+        self.desk.report(
+            claim,
+            Result(claim.batch, claim.attempt, "stored", outcome.stored, outcome.duplicates, len(outcome.dead)),
+        )
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo) -> None:
+        """Called in the worker process when `run` raised: the bridge decides when to try again."""
+        claim = Claim(**args[0])
+        reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
+        telemetry.emit("batch.failed", **claim.place(), reason=reason)
+        self._report(claim, Result(claim.batch, claim.attempt, "failed", reason=reason))
+
+    def report_lost(self, args: Sequence[Any], reason: str) -> None:
+        """Tell the bridge that this batch's process ended before it could say anything."""
+        claim = Claim(**args[0])
+        telemetry.emit("batch.failed", **claim.place(), reason=reason)
+        self._report(claim, Result(claim.batch, claim.attempt, "killed", reason=reason))
+
+    def _report(self, claim: Claim, result: Result) -> None:
+        try:
+            self.desk.report(claim, result)
+        except redis.RedisError as error:
+            # The bridge hands a batch without result over again; nothing to do here but say so.
+            telemetry.emit("service.unavailable", service="redis", reason=str(error))
+
+
+def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
+    """Split records into messages and dead letters, in order."""
+    messages: list[Message] = []
+    dead: list[Dead] = []
+    decode = envelope.decode
+    for record in records:
+        try:
+            messages.append(decode(record))
+        except BadRecord as bad:
+            dead.append(Dead(record, bad.reason, bad.detail))
+    return messages, dead
+
+
+def _log(claim: Claim, messages: Sequence[Message], outcome: store.Stored) -> None:
+    counts = {"stored": outcome.stored, "duplicates": outcome.duplicates, "dead": len(outcome.dead)}
+    shown = [str(uuid.UUID(bytes=message.id)) for message in messages[:_IDS_SHOWN]]
+    telemetry.emit("batch.stored", **claim.place(), **counts, ids=shown)
+    for dead in outcome.dead:
+        place = {"topic": dead.record.topic, "partition": dead.record.partition, "offset": dead.record.offset}
+        telemetry.emit("message.dead", batch=claim.batch, **place, reason=dead.reason, detail=dead.detail)
+    if telemetry.wanted("message.stored"):
+        for message in messages:
+            telemetry.emit(
+                "message.stored", id=str(uuid.UUID(bytes=message.id)), batch=claim.batch, offset=message.offset
+            )

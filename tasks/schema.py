@@ -1,0 +1,84 @@
+"""The tables as numbered migrations, applied in order, each exactly once, by one process at a time."""
+
+from dataclasses import dataclass
+
+import peewee
+
+from tasks.database import database
+
+_LOCK = 0x6D657373_61676573  # advisory lock key: "messages" in ASCII
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step of the schema. A released one is never changed; a new need is a new number."""
+
+    version: int
+    summary: str
+    sql: str
+
+
+MIGRATIONS = (
+    Migration(
+        1,
+        "message and dead_letter",
+        """
+        CREATE TABLE message (
+            id uuid PRIMARY KEY,
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "offset" bigint NOT NULL,
+            produced_at timestamptz NOT NULL,
+            stored_at timestamptz NOT NULL DEFAULT now(),
+            type text,
+            key text,
+            headers jsonb,
+            payload jsonb
+        );
+        -- Pages and time ranges; stored_at grows, so that new entries go to the index's right edge.
+        CREATE INDEX message_stored_at ON message (stored_at, id);
+        CREATE INDEX message_key ON message (key, stored_at, id) WHERE key IS NOT NULL;
+        CREATE TABLE dead_letter (
+            id uuid PRIMARY KEY,
+            message_id uuid,
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "offset" bigint NOT NULL,
+            produced_at timestamptz NOT NULL,
+            dead_at timestamptz NOT NULL DEFAULT now(),
+            reason text NOT NULL,
+            detail text NOT NULL,
+            key bytea,
+            value bytea,
+            headers jsonb
+        );
+        CREATE INDEX dead_letter_dead_at ON dead_letter (dead_at, id);
+        """,
+    ),
+)
+LATEST = MIGRATIONS[-1].version
+
+
+def version() -> int:
+    """The version the tables have; 0 when there are none. Raises peewee.DatabaseError."""
+    try:
+        return int(database.execute_sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
+    except peewee.ProgrammingError:  # no such table
+        return 0
+
+
+def upgrade() -> list[Migration]:
+    """Apply what is missing, all or nothing; two processes at once take turns. Returns what was applied."""
+    with database.atomic():
+        database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        database.execute_sql(
+            "CREATE TABLE IF NOT EXISTS schema_version"
+            " (version integer PRIMARY KEY, summary text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        missing = [step for step in MIGRATIONS if step.version > version()]
+        for step in missing:
+            database.execute_sql(step.sql)
+            database.execute_sql(
+                "INSERT INTO schema_version (version, summary) VALUES (%s, %s)", (step.version, step.summary)
+            )
+        return missing

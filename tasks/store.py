@@ -1,0 +1,184 @@
+"""Every query on `message` and `dead_letter`: storing a batch exactly once, and reading back."""
+
+import io
+import uuid
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import psycopg2
+from peewee import Tuple
+
+from tasks import copying
+from tasks.database import REFUSED, database
+from tasks.envelope import Message, Record, record_id
+from tasks.models import DeadLetter
+from tasks.models import Message as MessageRow
+
+_COLUMNS = ", ".join(copying.COLUMNS)
+_STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+_MOVE_STAGED = f"INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ON CONFLICT (id) DO NOTHING"
+# A record read twice has the payload it had; another payload under the same id is another message.
+_CONFLICTS = (
+    'SELECT staged."offset", staged.id FROM staged JOIN message USING (id)'
+    " WHERE staged.payload IS DISTINCT FROM message.payload"
+)
+_COPY_CHUNK_BYTES = 1 << 20  # psycopg2's own 8 KiB means a system call for every 30 messages
+
+
+@dataclass(frozen=True)
+class Dead:
+    """A record on its way to `dead_letter`."""
+
+    record: Record
+    reason: str
+    detail: str
+    message_id: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What storing a batch changed: new messages, messages that were there already, dead letters."""
+
+    stored: int
+    duplicates: int
+    dead: Sequence[Dead]
+
+
+def store_batch(
+    topic: str, partition: int, records: Sequence[Record], messages: Sequence[Message], dead: Sequence[Dead]
+) -> Stored:
+    """Keep the messages and dead letters of one batch in one transaction, each exactly once.
+
+    `records` holds every record that `messages` came from. What PostgreSQL refuses, or what brings the
+    id of a different message, becomes a dead letter and hurts no neighbour.
+    Raises the errors in `database.TRANSIENT`; then nothing was stored.
+    """
+    with database.atomic():
+        copied = _Copy(topic, partition)
+        copied.run(messages)
+        if copied.refused:
+            by_offset = {record.offset: record for record in records}
+            refused = (Dead(by_offset[m.offset], reason, detail, m.id) for m, reason, detail in copied.refused)
+            dead = [*dead, *refused]
+        if dead:
+            DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
+    return Stored(copied.stored, len(messages) - copied.stored - len(copied.refused), dead)
+
+
+class _Copy:
+    """A batch's way into `message`: plain COPY; staged when ids exist already; halved when a value is refused."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self._topic = topic
+        self._partition = partition
+        self.stored = 0
+        self.refused: list[tuple[Message, str, str]] = []
+
+    def run(self, messages: Sequence[Message], staged: bool = False) -> None:
+        """Store `messages`, all or by halves. A savepoint undoes each try that PostgreSQL refuses."""
+        if not messages:
+            return
+        try:
+            with database.savepoint():
+                if staged:
+                    inserted, conflicts = self._staged(messages)
+                else:
+                    inserted, conflicts = self._copy("message", messages), []
+            self.stored += inserted
+            self.refused += conflicts
+        except psycopg2.errors.UniqueViolation:
+            self.run(messages, staged=True)
+        except REFUSED as error:
+            if len(messages) == 1:
+                said = error.diag.message_primary or type(error).__name__
+                self.refused.append((messages[0], "refused_by_postgresql", said))
+                return
+            middle = len(messages) // 2
+            self.run(messages[:middle], staged)
+            self.run(messages[middle:], staged)
+
+    def _copy(self, table: str, messages: Sequence[Message]) -> int:
+        rows = io.BytesIO(copying.encode(self._topic, self._partition, messages))
+        with database.connection().cursor() as cursor:
+            cursor.copy_expert(f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT binary)", rows, _COPY_CHUNK_BYTES)
+        return len(messages)
+
+    def _staged(self, messages: Sequence[Message]) -> tuple[int, list[tuple[Message, str, str]]]:
+        database.execute_sql(_STAGING_TABLE)
+        database.execute_sql("TRUNCATE staged")
+        self._copy("staged", messages)
+        inserted = database.execute_sql(_MOVE_STAGED).rowcount
+        by_offset = {message.offset: message for message in messages}
+        conflicts = [
+            (by_offset[offset], "id_conflict", f"a different message has the id {message_id}")
+            for offset, message_id in database.execute_sql(_CONFLICTS).fetchall()
+        ]
+        return inserted, conflicts
+
+
+def _dead_row(dead: Dead) -> dict[str, Any]:
+    record = dead.record
+    headers = [[name, None if raw is None else b64encode(raw).decode()] for name, raw in record.headers]
+    return {
+        "id": uuid.UUID(bytes=record_id(record)),
+        "message_id": None if dead.message_id is None else uuid.UUID(bytes=dead.message_id),
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "produced_at": datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        "dead_at": datetime.now(UTC),
+        "reason": dead.reason,
+        "detail": dead.detail,
+        "key": record.key,
+        "value": record.value,
+        "headers": orjson.dumps(headers).decode() if headers else None,
+    }
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which messages to read; None means any. `since` and `until` bound stored_at, the latter exclusive."""
+
+    type: str | None = None
+    key: str | None = None
+    topic: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def find(message_id: uuid.UUID) -> MessageRow | None:
+    """The message with this id, if it is stored."""
+    return MessageRow.get_or_none(MessageRow.id == message_id)
+
+
+def find_dead(message_id: uuid.UUID) -> DeadLetter | None:
+    """The dead letter of the message with this id, or with this id of its own."""
+    return DeadLetter.get_or_none((DeadLetter.message_id == message_id) | (DeadLetter.id == message_id))
+
+
+def page(wanted: Filter, after: tuple[datetime, uuid.UUID] | None, limit: int) -> list[MessageRow]:
+    """Up to `limit` messages, newest first, older than the keyset `after` (stored_at, id)."""
+    query = MessageRow.select()
+    for column, value in (
+        (MessageRow.type, wanted.type),
+        (MessageRow.key, wanted.key),
+        (MessageRow.topic, wanted.topic),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.since is not None:
+        query = query.where(MessageRow.stored_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(MessageRow.stored_at < wanted.until)
+    if after is not None:
+        query = query.where(Tuple(MessageRow.stored_at, MessageRow.id) < Tuple(*after))
+    return list(query.order_by(MessageRow.stored_at.desc(), MessageRow.id.desc()).limit(limit))
+
+
+def ping() -> None:
+    """Ask PostgreSQL whether `message` can be read. Raises peewee.DatabaseError."""
+    MessageRow.select(MessageRow.id).limit(1).execute()

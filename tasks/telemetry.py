@@ -1,0 +1,127 @@
+"""What the system says of itself: the catalogue of events, and how a log line is written.
+
+Code emits events from the catalogue and writes no log line of its own, so that names stay one thing
+across processes. An id (message or batch) in the fields lets one life be followed through all logs.
+"""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from tasks.settings import Settings
+
+_LOGGER = logging.getLogger("backend")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A fact that can happen: its dotted name, its severity, and one sentence on what it means."""
+
+    name: str
+    level: int
+    meaning: str
+
+
+def _catalogue(*events: Event) -> dict[str, Event]:
+    return {event.name: event for event in events}
+
+
+CATALOGUE = _catalogue(
+    Event("process.started", logging.INFO, "A process has read its settings and begins its work"),
+    Event("process.stopping", logging.INFO, "A process was asked to stop and finishes what it holds"),
+    Event("process.stopped", logging.INFO, "A process has finished"),
+    Event("process.failed", logging.ERROR, "A process ends because of an error"),
+    Event("init.waiting", logging.INFO, "init waits for a service that does not answer yet"),
+    Event("init.done", logging.INFO, "init changed something, or found it as it should be"),
+    Event("init.warning", logging.WARNING, "init found a difference it does not change"),
+    Event("message.accepted", logging.INFO, "Kafka acknowledged a message that came over HTTP"),
+    Event("message.refused", logging.INFO, "A request was answered with a problem"),
+    Event("message.unacknowledged", logging.ERROR, "Kafka did not acknowledge a message in time"),
+    Event("api.failed", logging.ERROR, "A request failed because of an error nobody foresaw"),
+    Event("service.unavailable", logging.WARNING, "A service does not answer; the process waits and goes on"),
+    Event("service.available", logging.INFO, "A service that was away answers again"),
+    Event("partitions.assigned", logging.INFO, "The consumer group gave partitions to this bridge"),
+    Event("partitions.revoked", logging.INFO, "The consumer group took partitions from this bridge"),
+    Event("batch.handed_over", logging.INFO, "The bridge handed a batch to Celery"),
+    Event("batch.handed_over_again", logging.WARNING, "The bridge handed a batch over again"),
+    Event("batch.split", logging.WARNING, "The bridge halved a batch that ended its worker"),
+    Event("batch.stored", logging.INFO, "A worker committed a batch to PostgreSQL"),
+    Event("batch.failed", logging.WARNING, "A worker could not store a batch for now"),
+    Event("batch.stale", logging.INFO, "A worker got a batch that is no longer wanted"),
+    Event("message.stored", logging.DEBUG, "A message of a batch is in PostgreSQL"),
+    Event("message.dead", logging.WARNING, "A record went to dead_letter"),
+    Event("offset.committed", logging.DEBUG, "The bridge committed an offset"),
+    Event("offset.refused", logging.WARNING, "Kafka refused an offset commit; the records may be read again"),
+    Event("log", logging.INFO, "A line of a library"),
+)
+
+
+def emit(name: str, **fields: Any) -> None:
+    """Say that the event `name` of the catalogue happened. Raises KeyError when it is not in it."""
+    event = CATALOGUE[name]
+    if _LOGGER.isEnabledFor(event.level):
+        _LOGGER.log(event.level, event.meaning, extra={"event": name, "fields": fields})
+
+
+def wanted(name: str) -> bool:
+    """Whether anyone would see `name`, for callers that would have to compute its fields."""
+    return _LOGGER.isEnabledFor(CATALOGUE[name].level)
+
+
+def configure(settings: Settings, process: str) -> None:
+    """Send every log line of this process, ours and the libraries', to stdout in the chosen format."""
+    handler = logging.StreamHandler(sys.stdout)
+    constant = {"process": process, "env": settings.app_env}
+    handler.setFormatter(_JsonLine(constant) if settings.log_format == "json" else _TextLine(constant))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _LOGGER.setLevel(settings.log_level.upper())
+
+
+class _Line(logging.Formatter):
+    """A record as a flat dictionary: time, level, process, event, and the event's fields."""
+
+    def __init__(self, constant: dict[str, str]) -> None:
+        super().__init__()
+        self._constant = constant
+
+    def flat(self, record: logging.LogRecord) -> dict[str, Any]:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            **self._constant,
+            "pid": record.process,
+            "event": getattr(record, "event", "log"),
+            **getattr(record, "fields", {}),
+        }
+        if line["event"] == "log":
+            line |= {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return line
+
+
+class _JsonLine(_Line):
+    def format(self, record: logging.LogRecord) -> str:
+        return orjson.dumps(self.flat(record), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class _TextLine(_Line):
+    def format(self, record: logging.LogRecord) -> str:
+        line = self.flat(record)
+        head = f"{line.pop('time')} {line.pop('level'):<7} {line.pop('process')}[{line.pop('pid')}] {line.pop('event')}"
+        traceback = line.pop("traceback", None)
+        line.pop("env")
+        tail = " ".join(f"{name}={_shown(value)}" for name, value in line.items())
+        return f"{head} {tail}".rstrip() + (f"\n{traceback}" if traceback else "")
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return orjson.dumps(text).decode() if not text or " " in text or "\n" in text else text
