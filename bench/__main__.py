@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO, Any
 
 import orjson
 import psutil
@@ -80,7 +81,8 @@ def _run_all(stack: Stack, options: argparse.Namespace) -> list[Figures]:
     best: dict[str, Figures] = {}
     rounds = [c for _ in range(options.rounds) for c in _contestants(options) if options.only in c.name]
     for number, contestant in enumerate(rounds):
-        figures = _Run(stack, contestant, environment, options.seed, number).measure()
+        with tempfile.NamedTemporaryFile(suffix=".log") as log:
+            figures = _Run(stack, contestant, environment, options.seed, number, log).measure()
         print(f"  {figures.name}: {figures.per_second:,.0f} messages/s", flush=True)
         known = best.get(contestant.name)
         if known is None or figures.per_second > known.per_second:
@@ -107,7 +109,7 @@ class _Run:
     """One contestant draining one topic."""
 
     def __init__(
-        self, stack: Stack, contestant: Contestant, environment: dict[str, str], seed: int, number: int
+        self, stack: Stack, contestant: Contestant, environment: dict[str, str], seed: int, number: int, log: IO[bytes]
     ) -> None:
         self._stack = stack
         self._contestant = contestant
@@ -121,7 +123,7 @@ class _Run:
         }
         if contestant.name.startswith("(c)"):
             del self._environment["REDIS_URL"]  # as in a pod: its own Redis counts as its memory and CPU
-        self._log = tempfile.NamedTemporaryFile(suffix=".log")
+        self._log = log
         self._peak: dict[int, tuple[str, float]] = {}
         self._together = 0.0
         self._cpu: dict[int, tuple[str, float]] = {}
@@ -213,7 +215,7 @@ class _Run:
                 self._peak[process.pid] = (name, max(mib, self._peak.get(process.pid, ("", 0.0))[1]))
         self._together = max(self._together, together)
 
-    def _lines(self, event: str) -> list[dict[str, object]]:
+    def _lines(self, event: str) -> list[dict[str, Any]]:
         text = Path(self._log.name).read_text()
         return [orjson.loads(line) for line in text.splitlines() if f'"event":"{event}"' in line]
 
@@ -227,7 +229,7 @@ class _Run:
         return rows
 
 
-def _time(line: dict[str, object]) -> float:
+def _time(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(str(line["time"])).timestamp()
 
 

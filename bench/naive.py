@@ -17,10 +17,12 @@ app = Celery("naive", broker=loaded.redis_url)
 app.conf.update(task_ignore_result=True, task_default_queue="naive")
 
 
-@app.task(name="naive.store")
+@app.task(name="naive.store")  # type: ignore[untyped-decorator]
 def store(topic: str, partition: int, offset: int, timestamp: int, key: str | None, value: str) -> None:
     """Insert one message."""
-    message = envelope.decode(Record(topic, partition, offset, timestamp, key and key.encode(), value.encode(), ()))
+    message = envelope.decode(
+        Record(topic, partition, offset, timestamp, key.encode() if key else None, value.encode(), ())
+    )
     now = datetime.now(UTC)
     with database.database.connection_context():
         Message.insert(

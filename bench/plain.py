@@ -2,8 +2,9 @@
 
 import sys
 
-from bridge import clients
 from kafka import ConsumerRebalanceListener
+
+from bridge import clients
 from tasks import database, settings, store, telemetry
 from tasks.envelope import Record
 from tasks.persist import decode_all

@@ -9,7 +9,7 @@ import matplotlib
 import orjson
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend has to be chosen first)
+import matplotlib.pyplot as plt
 
 
 def write(figures: Sequence[Any], directory: Path, messages: int) -> None:

@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks import settings, telemetry
 from tasks.errors import EXIT_OK, BackendError
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. Errors are one sentence, on stderr until the log is set up."""
     given = vars(parser().parse_args(arguments))
     command = given.pop("command")
-    options = {name: given.pop(name) for name in ("check", "only") if name in given}
+    options: dict[str, Any] = {name: given.pop(name) for name in ("check", "only") if name in given}
     flags = {name: value for name, value in given.items() if value is not None}
     try:
         loaded = settings.load(flags)
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _run(command: str, loaded: Settings, flags: dict[str, str], options: dict[str, str]) -> None:
+def _run(command: str, loaded: Settings, flags: dict[str, str], options: dict[str, Any]) -> None:
     """Import a command when it is wanted: the image has no local stack, and init needs no web server."""
     telemetry.configure(loaded, options.get("only") or command)
     module = importlib.import_module(f"bootstrap.{command}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bootstrap import binaries
 from bridge.consumer import Bridge
-from tasks import database, telemetry
+from tasks import telemetry
 from tasks.app import create_app, run_worker
 from tasks.errors import ConfigurationError, LocalStackError
 from tasks.settings import Settings, child_environment
@@ -69,7 +69,7 @@ def configuration(settings: Settings, directory: Path) -> str:
             f"priority={program.priority}",
             f"stopwaitsecs={program.stop_seconds}",
             "startsecs=2",
-            "startretries=10",
+            "startretries=5",  # with supervisord's growing pauses: 15 s
             "autorestart=true",
             "stopasgroup=false",
             "killasgroup=true",

@@ -24,6 +24,7 @@ from tasks.settings import Settings, child_environment
 
 _ROOT = Path(__file__).parent.parent
 _READY_SECONDS = 60
+_EXAMPLE = '{"text": "hello"}'
 
 
 def run(settings: Settings, flags: Mapping[str, str]) -> None:
@@ -87,7 +88,7 @@ def _announce(stack: Stack, port: int, started: float, fresh: bool) -> None:
         f"  data, logs   {stack.directory}",
         "",
         "  Try it:",
-        f'    curl -si {base}/messages -H \'Content-Type: application/json\' -d \'{{"type": "greeting", "text": "hello"}}\'',
+        f"    curl -si {base}/messages -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
         f"    curl -s {base}/messages",
         "",
     ]

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-
 from bootstrap import jars
 from bootstrap.binaries import java, postgresql, valkey
 from tasks.errors import LocalStackError

@@ -141,7 +141,7 @@ class ClaimDesk:
 
     def unread(self, reply_to: str) -> int:
         """How many results wait to be read."""
-        return cast(int, self._redis.llen(reply_to))
+        return self._redis.llen(reply_to)
 
     def missing(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of `claims` whose records are no longer there: reported, or lost by Redis."""

@@ -32,6 +32,12 @@ def _port(text: str) -> int:
     return number
 
 
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
@@ -84,7 +90,7 @@ class Settings:
     )
     kafka_partitions: int = _setting("6", _positive, "partitions of each topic", "init", "local")
     kafka_replication_factor: int = _setting("1", _positive, "replicas of each partition", "init")
-    kafka_group_id: str = _setting("backend", str, "consumer group", "serve", "consume")
+    kafka_group_id: str = _setting("backend", _name, "consumer group", "serve", "consume")
     database_url: str = _setting(
         "postgresql://localhost/backend",
         _url("postgresql", "postgres"),
@@ -101,7 +107,7 @@ class Settings:
     )
     wait_seconds: int = _setting("60", _positive, "how long init waits for each service", "init")
 
-    address: str = _setting("0.0.0.0", str, "address to listen on", "serve")
+    address: str = _setting("0.0.0.0", _name, "address to listen on", "serve")
     port: int = _setting("8080", _port, "port to listen on", "serve", "local")
     cors_origins: tuple[str, ...] = _setting(
         "", _optional_names, "origins that browsers may call from, comma separated, or *", "serve"
@@ -120,7 +126,7 @@ class Settings:
         "60", _positive, "a batch without result for so long is handed over again", "consume"
     )
 
-    local_dir: str = _setting(".local", str, "where the local stack keeps jars, data and logs", "local")
+    local_dir: str = _setting(".local", _name, "where the local stack keeps jars, data and logs", "local")
     local_started: float = _setting(
         "0", float, "when the user typed the command, seconds since 1970; 0: when local started"
     )

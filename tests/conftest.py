@@ -1,0 +1,33 @@
+"""The servers, once for all tests, and a world for each test. A server that does not start fails the run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootstrap.stack import Stack
+from tasks.settings import child_environment
+from tests.world import ROOT, World
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Kafka, PostgreSQL and Valkey of our own, or those that variables name."""
+    directory: Path = tmp_path_factory.mktemp("stack")
+    with Stack(directory, child_environment({}), ROOT / ".local" / "kafka-4.4.0") as stack:
+        yield stack
+
+
+@pytest.fixture
+def world(stack: Stack) -> Iterator[World]:
+    """A database and a topic of this test's own, not initialized."""
+    world = World(stack)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def ready(world: World) -> World:
+    """A world after `init`."""
+    world.init()
+    return world

@@ -1,0 +1,86 @@
+"""`init` on real servers: creates, extends, warns, and changes nothing the second time."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from bridge import topics
+from bridge.clients import new_admin
+from tests.world import World
+
+
+def test_it_creates_topics_and_tables_and_then_finds_nothing_to_do(world: World) -> None:
+    first = world.run("init")
+    assert first.returncode == 0, first.stderr
+    assert "created" in first.stdout
+    second = world.run("init")
+    assert second.returncode == 0
+    assert "nothing to do" in second.stdout
+    assert "created" not in second.stdout
+    assert world.sql("SELECT max(version) FROM schema_version") == [(1,)]
+
+
+def test_check_changes_nothing_and_says_what_is_missing(world: World) -> None:
+    checked = world.run("init", "--check")
+    assert checked.returncode == 5
+    assert "missing" in checked.stdout
+    assert world.sql("SELECT to_regclass('message')") == [(None,)]
+    world.init()
+    assert world.run("init", "--check").returncode == 0
+
+
+def test_partitions_are_extended_and_never_taken_away(ready: World) -> None:
+    assert "extended" in ready.run("init", "--kafka-partitions", "5").stdout
+    fewer = ready.run("init", "--kafka-partitions", "2")
+    assert fewer.returncode == 0
+    assert "has 5 partitions, not 2; kept" in fewer.stdout
+    admin = new_admin(ready.settings())
+    assert [topic.partitions for topic in topics.describe(admin, [ready.topic])] == [5]
+    admin.close()
+
+
+def test_another_replication_factor_is_a_warning(ready: World) -> None:
+    done = ready.run("init", "--kafka-replication-factor", "3")
+    assert done.returncode == 0
+    assert "replication factor 1, not 3" in done.stdout
+
+
+def test_more_replicas_than_brokers_names_the_setting(world: World) -> None:
+    done = world.run("init", "--kafka-replication-factor", "3")
+    assert done.returncode == 2
+    assert "KAFKA_REPLICATION_FACTOR" in done.stderr
+
+
+def test_two_at_once_are_safe(world: World) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: world.run("init"), range(2)))
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
+    assert world.sql("SELECT count(*) FROM schema_version") == [(1,)]
+
+
+def test_services_that_are_away_are_named_with_their_setting(world: World) -> None:
+    kafka = world.run("init", "--wait-seconds", "1", kafka_brokers="127.0.0.1:1")
+    assert kafka.returncode == 3
+    assert "KAFKA_BROKERS" in kafka.stderr
+    assert "init.waiting" in kafka.stdout
+    database = world.run("init", "--wait-seconds", "1", database_url="postgresql://backend@127.0.0.1:1/backend")
+    assert database.returncode == 3
+    assert "DATABASE_URL" in database.stderr
+    assert len(database.stderr.splitlines()) == 1
+
+
+def test_wrong_database_or_user_is_refused_at_once(world: World) -> None:
+    server = world.variables["DATABASE_URL"].rsplit("/", 1)[0]
+    for url, said in (
+        (f"{server}/nowhere", "no such database"),
+        (server.replace("backend@", "stranger@") + "/backend", "does not know the user"),
+    ):
+        done = world.run("init", database_url=url)
+        assert done.returncode == 4
+        assert said in done.stderr
+
+
+def test_no_right_to_create_tables_is_refused_at_once(world: World) -> None:
+    name = world.topic
+    world.sql(f"CREATE ROLE {name} LOGIN")
+    done = world.run("init", database_url=world.variables["DATABASE_URL"].replace("backend@", f"{name}@"))
+    assert done.returncode == 4
+    assert "permission denied" in done.stderr

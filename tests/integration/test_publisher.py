@@ -1,0 +1,45 @@
+"""The publisher on a real broker."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+
+from bridge.publisher import KafkaPublisher, TooLarge
+from tasks.errors import Unavailable
+from tests.world import World
+
+
+@pytest.fixture
+def publisher(ready: World) -> Iterator[KafkaPublisher]:
+    made = KafkaPublisher(ready.settings())
+    yield made
+    made.close()
+
+
+def test_a_published_message_lies_where_it_says(ready: World, publisher: KafkaPublisher) -> None:
+    places = [publisher.publish(ready.topic, b"key", b'{"n": 1}', [("name", b"value")]) for _ in range(3)]
+    assert len({place.partition for place in places}) == 1
+    assert [place.offset for place in places] == [0, 1, 2]
+    consumer = KafkaConsumer(bootstrap_servers=ready.variables["KAFKA_BROKERS"], consumer_timeout_ms=10_000)
+    partition = TopicPartition(ready.topic, places[0].partition)
+    consumer.assign([partition])
+    consumer.seek(partition, 2)
+    found = next(consumer)
+    consumer.close()
+    assert (found.offset, found.key, found.value, list(found.headers)) == (2, b"key", b'{"n": 1}', [("name", b"value")])
+
+
+def test_a_message_larger_than_the_broker_takes_is_said_to_be(ready: World) -> None:
+    publisher = KafkaPublisher(ready.settings(max_body_bytes="40000000"))
+    with pytest.raises(TooLarge):
+        publisher.publish(ready.topic, None, b'"' + b"x" * 11_000_000 + b'"', [])
+    publisher.close()
+
+
+def test_without_a_broker_it_is_surely_not_kept(ready: World) -> None:
+    publisher = KafkaPublisher(ready.settings(kafka_brokers="127.0.0.1:1"))
+    assert not publisher.reachable()
+    with pytest.raises(Unavailable, match="KAFKA_BROKERS"):
+        publisher.publish(ready.topic, None, b"{}", [])

@@ -1,0 +1,217 @@
+"""The verbs of integration and scenario tests: a database, topics and a consumer group of one test's own."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import psycopg2
+import requests
+from confluent_kafka import Producer
+
+from bootstrap.stack import Stack, free_port
+from tasks import settings
+from tasks.settings import Settings
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+
+class Program:
+    """A real process of ours; its log lines are JSON, one fact each."""
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = Path(tempfile.mkstemp(prefix=f"{name}-", suffix=".log")[1])
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-m", "bootstrap", *arguments]
+            self.process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=log, cwd=ROOT)
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log's lines so far, of one event or all; what is no JSON is left out."""
+        raw = [line for line in self.log.read_bytes().splitlines() if line.startswith(b"{") and line.endswith(b"}")]
+        parsed: list[dict[str, Any]] = [orjson.loads(line) for line in raw]
+        return [line for line in parsed if event in (None, line["event"])]
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all it started."""
+        try:
+            return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def child(self, part: str) -> psutil.Process:
+        """The process in the family whose command line contains `part`."""
+        return next(one for one in self.family() if part in " ".join(one.cmdline()))
+
+    def stop(self, seconds: float = 30) -> int:
+        """SIGTERM; the exit code. Fails when it does not end in time or leaves a process behind."""
+        family = self.family()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(seconds)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive, f"{self.name} left processes behind: {alive}"
+        return code
+
+
+class World:
+    """One test's part of the servers. `variables` are the settings of every process it starts."""
+
+    def __init__(self, stack: Stack, topics: int = 1) -> None:
+        name = f"t{uuid.uuid4().hex[:12]}"
+        self.topics = [name if number == 0 else f"{name}-{number}" for number in range(topics)]
+        self.topic = self.topics[0]
+        server = stack.variables["DATABASE_URL"].rsplit("/", 1)[0]
+        _execute(f"{server}/backend", f"CREATE DATABASE {name}")
+        self.port = free_port()
+        self.programs: list[Program] = []
+        self.variables = {
+            **stack.variables,
+            "DATABASE_URL": f"{server}/{name}",
+            "KAFKA_TOPICS": ",".join(self.topics),
+            "KAFKA_GROUP_ID": name,
+            "KAFKA_PARTITIONS": "3",
+            "ADDRESS": "127.0.0.1",
+            "PORT": str(self.port),
+            "LOG_FORMAT": "json",
+            "APP_ENV": "test",
+            "WORKERS": "2",
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def settings(self, **changed: str) -> Settings:
+        """The settings of this world, for code that runs in the test itself."""
+        return settings.load({}, {**self.variables, **{name.upper(): value for name, value in changed.items()}})
+
+    def run(self, *arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of ours to its end."""
+        command = [sys.executable, "-m", "bootstrap", *arguments]
+        return subprocess.run(
+            command, env=self._environment(changed), capture_output=True, text=True, cwd=ROOT, timeout=90
+        )
+
+    def start(self, *arguments: str, **changed: str) -> Program:
+        """Start a command of ours; it is stopped when the test ends."""
+        program = Program(arguments[0], arguments, self._environment(changed))
+        self.programs.append(program)
+        return program
+
+    def init(self) -> None:
+        done = self.run("init")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def serve(self, **changed: str) -> Program:
+        """Start the API and wait until it answers."""
+        program = self.start("serve", **changed)
+        wait_until(lambda: _answers(f"{self.url}/health"), "the API answers")
+        return program
+
+    def consume(self, *arguments: str, **changed: str) -> Program:
+        """Start the consumer pod and wait until it has its partitions."""
+        program = self.start("consume", *arguments, **changed)
+        wait_until(lambda: program.lines("partitions.assigned"), "the bridge has partitions")
+        return program
+
+    def produce(
+        self,
+        values: Sequence[bytes | None],
+        topic: str | None = None,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int = -1,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put records into Kafka with confluent-kafka, another producer than ours; all are acknowledged."""
+        failed: list[object] = []
+        producer = Producer({"bootstrap.servers": self.variables["KAFKA_BROKERS"], "acks": "all", **(options or {})})
+        for value in values:
+            producer.produce(
+                topic or self.topic,
+                value,
+                key,
+                partition=partition,
+                headers=list(headers),
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
+            producer.poll(0)
+        assert producer.flush(30) == 0
+        assert not failed
+
+    def post(self, **fields: Any) -> requests.Response:
+        return requests.post(f"{self.url}/messages", json=fields, timeout=30)
+
+    def get(self, message_id: str) -> Any:
+        answer = requests.get(f"{self.url}/messages/{message_id}", timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        return _execute(self.variables["DATABASE_URL"], statement, *values)
+
+    def count(self) -> int:
+        """Messages and dead letters together."""
+        return int(self.sql("SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM dead_letter)")[0][0])
+
+    def wait_for(self, count: int, seconds: float = 60) -> None:
+        """Wait until so many messages and dead letters are stored."""
+        wait_until(lambda: self.count() >= count, f"{count} records are stored", seconds)
+        assert self.count() == count
+
+    def ids(self) -> set[str]:
+        return {str(row[0]) for row in self.sql("SELECT id FROM message")}
+
+    def close(self) -> None:
+        for program in self.programs:
+            program.stop()
+
+    def _environment(self, changed: Mapping[str, str]) -> dict[str, str]:
+        merged = {**settings.child_environment({}), **self.variables}
+        for name, value in changed.items():
+            merged[name.upper()] = value
+        return {name: value for name, value in merged.items() if value != ABSENT}
+
+
+ABSENT = "(absent)"  # takes a variable away from a process
+
+
+def events(count: int) -> dict[str, bytes]:
+    """`count` records that are all different, by their ids."""
+    made = {}
+    for number in range(count):
+        message_id = str(uuid.uuid4())
+        made[message_id] = orjson.dumps({"id": message_id, "type": f"type-{number % 5}", "number": number})
+    return made
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def _execute(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def signalled(process: psutil.Process, number: int) -> None:
+    """Send a signal to one process, ours, by its pid."""
+    os.kill(process.pid, number)
