@@ -263,7 +263,7 @@ def _pss_mib(pid: int) -> float:
 
 def _role(process: psutil.Process) -> str:
     line = " ".join(process.cmdline())
-    roles = {"valkey": "redis", "supervisord": "supervisord", "fatal": "supervisord", "--only bridge": "bridge"}
+    roles = {"valkey": "redis", "supervisord": "supervisord", "keeper": "supervisord", "--only bridge": "bridge"}
     more = {"-m tasks": "worker", "naive worker": "worker", "naive bridge": "bridge", "bench.plain": "plain"}
     return next((role for part, role in {**roles, **more}.items() if part in line), "other")
 

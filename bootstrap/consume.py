@@ -79,8 +79,8 @@ def configuration(settings: Settings, directory: Path) -> str:
         ]
     sections += [
         # A program that cannot be started any more ends the pod, so that Kubernetes sees it.
-        "[eventlistener:fatal]",
-        f"command={sys.executable} -m bootstrap.fatal",
+        "[eventlistener:keeper]",
+        f"command={sys.executable} -m bootstrap.keeper {directory}",
         "events=PROCESS_STATE_FATAL",
         "priority=0",
         "stderr_logfile=/dev/stderr",
