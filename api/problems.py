@@ -95,5 +95,5 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unforeseen(error: Exception) -> Response:
-    telemetry.emit("api.failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
+    telemetry.emit("api.failed", error, reason=f"{type(error).__name__}: {error}")
     return respond(Problem(500, "internal", "Internal error", "The server failed; its log says why."))

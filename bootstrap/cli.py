@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import settings, telemetry
-from tasks.errors import EXIT_OK, BackendError
+from tasks.errors import EXIT_FAILED, EXIT_OK, BackendError
 from tasks.settings import COMMANDS, Settings
 
 _SUMMARY = {
@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BackendError as error:
         print(f"bootstrap {command}: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:  # a bug: it ends the process, and its traceback is one line of the log as all else
+        telemetry.emit("process.failed", error, reason=f"{type(error).__name__}: {error}")
+        return EXIT_FAILED
     return EXIT_OK
 
 

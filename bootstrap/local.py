@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
@@ -75,7 +74,7 @@ def _run_procfile(environment: dict[str, str]) -> None:
 def _announce(stack: Stack, port: int, started: float, fresh: bool) -> None:
     """Say what runs where, once it does; on fresh data with a first message, to show that all of it works."""
     base = f"http://127.0.0.1:{port}"
-    if not _until(lambda: _status(f"{base}/health/ready") == 200):
+    if not _until(lambda: bool(_get(f"{base}/health/ready"))):
         print(f"\nThe API does not answer on {base}; the lines above say why.\n", flush=True)
         return
     lines = [
@@ -104,18 +103,17 @@ def _first_message(base: str) -> bool:
     request = urllib.request.Request(f"{base}/messages", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30):
         pass
-    return _until(lambda: _status(f"{base}/messages/{message_id}") == 200)
+    return _until(lambda: message_id.encode() in _get(f"{base}/messages?type=backend.started"))
 
 
-def _status(url: str) -> int:
+def _get(url: str) -> bytes:
+    """The body of a 200; nothing for every other answer and while there is none."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
-            status: int = response.status
-            return status
-    except urllib.error.HTTPError as error:
-        return error.code
+            body: bytes = response.read()
+            return body
     except OSError:
-        return 0
+        return b""
 
 
 def _until(condition: Callable[[], bool]) -> bool:

@@ -1,6 +1,7 @@
 """`serve`: the API under gunicorn, a few processes with threads."""
 
 import logging
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import gunicorn.glogging
 from api.app import create_app
 from bridge.publisher import KafkaPublisher
 from tasks import database, telemetry
+from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
@@ -58,7 +60,19 @@ class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
         self.access_log.handlers[:] = []
 
 
+def _check_address(address: str, port: int) -> None:
+    """Say in a sentence what gunicorn would try five times and then exit on."""
+    try:
+        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((address, port), family=family).close()
+    except OSError as error:
+        where = f"{address}:{port} (--address / ADDRESS, --port / PORT)"
+        said = (error.strerror or "").split(" (")[0]  # Python adds the address, which we have said
+        raise ConfigurationError(f"cannot listen on {where}: {said}") from None
+
+
 def run(settings: Settings, flags: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests finish."""
+    """Serve until SIGTERM or SIGINT, then let running requests finish. Raises ConfigurationError."""
+    _check_address(settings.address, settings.port)
     telemetry.emit("process.started", address=settings.address, port=settings.port)
     _Server(settings).run()

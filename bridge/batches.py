@@ -31,7 +31,8 @@ class Batcher(Generic[P, R]):
     """Collects records by partition and cuts them into batches, in order.
 
     A batch has at most `max_records`, and at most `max_bytes` of values unless its only record is
-    larger. It is cut when one of the two is reached or its oldest record waited `linger` seconds.
+    larger. It is cut when one of the two is reached, or `linger` seconds after its oldest record came
+    or its partition was last cut.
     """
 
     def __init__(self, max_records: int, max_bytes: int, linger: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, NoBrokersAvailable
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from tasks.errors import Unavailable
@@ -86,9 +86,7 @@ def _made(kind: Callable[..., Any], settings: Settings, **options: Any) -> Any:
         options["bootstrap_timeout_ms"] = _FIRST_ANSWER_MS
     try:
         return kind(bootstrap_servers=list(brokers), client_id="backend", **options)
-    except NoBrokersAvailable:
-        raise Unavailable(f"Kafka does not answer at {', '.join(brokers)} ({_SETTING})") from None
     except KafkaError as error:
-        raise Unavailable(f"Kafka at {', '.join(brokers)} ({_SETTING}): {error}") from error
+        raise Unavailable(f"Kafka does not answer at {', '.join(brokers)} ({_SETTING}): {error}") from error
     except ValueError as error:  # an address that is none
         raise Unavailable(f"Kafka cannot be at {', '.join(brokers)} ({_SETTING}): {error}") from error

@@ -11,7 +11,7 @@ from celery.worker.request import Request
 
 from tasks import claims, envelope, store, telemetry
 from tasks.claims import Claim, ClaimDesk, Result
-from tasks.database import database
+from tasks.database import TRANSIENT, database
 from tasks.envelope import Message, Record
 from tasks.errors import BadRecord
 from tasks.store import Dead
@@ -41,6 +41,7 @@ class Persist(Task):  # type: ignore[misc]
 
     name = NAME
     Request = PersistRequest
+    throws = (*TRANSIENT, redis.RedisError)  # expected: said in one line by on_failure, without a traceback
     desk: ClaimDesk  # set by tasks.app.create_app
 
     def run(self, fields: dict[str, Any]) -> None:

@@ -60,11 +60,11 @@ CATALOGUE = _catalogue(
 )
 
 
-def emit(name: str, **fields: Any) -> None:
+def emit(name: str, traceback_of: BaseException | None = None, /, **fields: Any) -> None:
     """Say that the event `name` of the catalogue happened. Raises KeyError when it is not in it."""
     event = CATALOGUE[name]
     if _LOGGER.isEnabledFor(event.level):
-        _LOGGER.log(event.level, event.meaning, extra={"event": name, "fields": fields})
+        _LOGGER.log(event.level, event.meaning, exc_info=traceback_of, extra={"event": name, "fields": fields})
 
 
 def wanted(name: str) -> bool:

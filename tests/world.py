@@ -172,7 +172,9 @@ class World:
         return {str(row[0]) for row in self.sql("SELECT id FROM message")}
 
     def close(self) -> None:
+        """Stop all programs. Their last lines are shown when the test failed: pytest shows output only then."""
         for program in self.programs:
+            print(f"--- {program.log}", *program.log.read_text(errors="replace").splitlines()[-25:], sep="\n")
             program.stop()
 
     def _environment(self, changed: Mapping[str, str]) -> dict[str, str]:

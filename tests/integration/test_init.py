@@ -57,7 +57,7 @@ def test_two_at_once_are_safe(world: World) -> None:
 
 
 def test_services_that_are_away_are_named_with_their_setting(world: World) -> None:
-    kafka = world.run("init", "--wait-seconds", "1", kafka_brokers="127.0.0.1:1")
+    kafka = world.run("init", "--wait-seconds", "4", kafka_brokers="127.0.0.1:1")
     assert kafka.returncode == 3
     assert "KAFKA_BROKERS" in kafka.stderr
     assert "init.waiting" in kafka.stdout

@@ -1,13 +1,15 @@
-"""The publisher on a real broker."""
+"""The laws of every publisher, for the Kafka publisher on a real broker and for the one that tests use."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from bridge.publisher import KafkaPublisher, TooLarge
+from bridge.publisher import KafkaPublisher, Publisher, TooLarge
 from tasks.errors import Unavailable
+from tests.publishers import MemoryPublisher
 from tests.world import World
 
 
@@ -16,6 +18,19 @@ def publisher(ready: World) -> Iterator[KafkaPublisher]:
     made = KafkaPublisher(ready.settings())
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "kafka"])
+def test_offsets_of_a_key_grow_and_the_place_names_the_topic(
+    ready: World, publisher: KafkaPublisher, kind: str
+) -> None:
+    obeying: Publisher = publisher if kind == "kafka" else MemoryPublisher()
+    with ThreadPoolExecutor(4) as pool:
+        places = list(pool.map(lambda n: obeying.publish(ready.topic, b"key", b"%d" % n, []), range(20)))
+    assert {place.topic for place in places} == {ready.topic}
+    assert len({place.partition for place in places}) == 1
+    assert sorted(place.offset for place in places) == list(range(20))
+    assert obeying.reachable()
 
 
 def test_a_published_message_lies_where_it_says(ready: World, publisher: KafkaPublisher) -> None:

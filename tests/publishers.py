@@ -1,0 +1,26 @@
+"""A publisher without a server, for tests of the API. It obeys the laws in tests/integration/test_publisher.py."""
+
+import threading
+
+from bridge.publisher import Place
+from tasks.envelope import Headers, Record
+
+
+class MemoryPublisher:
+    """Keeps messages in a list, one partition a topic; raises `failure` when it is set."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.failure: Exception | None = None
+        self._lock = threading.Lock()
+
+    def publish(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Place:
+        if self.failure is not None:
+            raise self.failure
+        with self._lock:
+            offset = sum(record.topic == topic for record in self.records)
+            self.records.append(Record(topic, 0, offset, 0, key, value, headers))
+        return Place(topic, 0, offset)
+
+    def reachable(self) -> bool:
+        return self.failure is None

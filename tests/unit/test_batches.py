@@ -1,0 +1,88 @@
+"""Batches keep every record, in order, within their bounds."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.batches import Batcher
+
+
+@dataclass
+class Polled:
+    offset: int
+    serialized_value_size: int
+
+
+LINGER = 1.0
+
+
+def polled(*sizes: int, first: int = 0) -> list[Polled]:
+    return [Polled(first + number, size) for number, size in enumerate(sizes)]
+
+
+def batcher(records: int = 10, size: int = 1000) -> Batcher[str, Polled]:
+    return Batcher(records, size, LINGER)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.integers(-1, 400), min_size=1, max_size=15))),
+    st.integers(1, 7),
+    st.integers(1, 900),
+)
+def test_nothing_is_lost_reordered_or_too_large(
+    arrivals: list[tuple[str, list[int]]], most_records: int, most_bytes: int
+) -> None:
+    made = batcher(most_records, most_bytes)
+    came: dict[str, list[Polled]] = {}
+    went: dict[str, list[Polled]] = {}
+    for moment, (partition, sizes) in enumerate(arrivals):
+        records = polled(*sizes, first=len(came.get(partition, ())))
+        came.setdefault(partition, []).extend(records)
+        made.add({partition: records}, moment)
+    now = float(len(arrivals))
+    while len(made):
+        now += LINGER
+        for partition, batch in made.cut(now, most=10_000):
+            went.setdefault(partition, []).extend(batch)
+            assert 1 <= len(batch) <= most_records
+            assert len(batch) == 1 or sum(record.serialized_value_size for record in batch) <= most_bytes
+    assert went == came
+    assert made.due_in(now) is None
+
+
+def test_a_lone_record_waits_for_company_no_longer_than_linger() -> None:
+    made = batcher()
+    made.add({"a": polled(1)}, now=5.0)
+    assert made.due_in(5.25) == 0.75
+    assert list(made.cut(5.9, most=9)) == []
+    assert list(made.cut(6.0, most=9)) == [("a", polled(1))]
+
+
+def test_a_full_batch_waits_for_nothing_and_its_rest_waits_anew() -> None:
+    made = batcher(records=3)
+    made.add({"a": polled(1, 1, 1, 1)}, now=0.0)
+    assert made.due_in(0.0) == 0
+    assert [len(batch) for _, batch in made.cut(0.5, most=9)] == [3]
+    assert made.due_in(0.5) == LINGER
+
+
+def test_bytes_fill_a_batch_too() -> None:
+    made = batcher(size=100)
+    made.add({"a": polled(60, 60)}, now=0.0)
+    assert [len(batch) for _, batch in made.cut(0.0, most=9)] == [1]
+
+
+def test_no_more_than_asked_and_the_longest_waiting_first() -> None:
+    made = batcher(records=2)
+    made.add({"a": polled(1, 1)}, now=1.0)
+    made.add({"b": polled(1, 1)}, now=0.0)
+    assert [partition for partition, _ in made.cut(2.0, most=1)] == ["b"]
+    assert [partition for partition, _ in made.cut(2.0, most=1)] == ["a"]
+
+
+def test_a_partition_that_was_taken_is_forgotten() -> None:
+    made = batcher()
+    made.add({"a": polled(1), "b": polled(1)}, now=0.0)
+    made.drop("a")
+    assert [partition for partition, _ in made.cut(9.0, most=9)] == ["b"]

@@ -1,0 +1,64 @@
+"""The command line: help that explains, one line for what is wrong, exit codes that are documented."""
+
+import re
+
+import pytest
+
+from bootstrap import cli
+from tasks import errors, settings
+from tasks.settings import COMMANDS
+
+
+def run(*arguments: str) -> int:
+    try:
+        return cli.main(arguments)
+    except SystemExit as ended:
+        assert isinstance(ended.code, int)
+        return ended.code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_flag_with_its_variable_and_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, "--help") == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for row in settings.table():
+        if command in row.commands:
+            assert f"{settings.flag(row.name)} " in text
+            assert f"[{row.name.upper()}, default: {row.default or 'none'}]" in text
+    assert f"python -m bootstrap {command}" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["serve", "--port", "many"], "--port"),
+        (["serve", "--prot", "1"], "--prot"),
+        (["explode"], "explode"),
+        ([], "init|serve|consume|local"),
+        (["consume", "--only", "everything"], "--only"),
+        (["init", "--database-url", "mysql://x"], "DATABASE_URL"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_exit_code_2(
+    arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    said = capsys.readouterr().err
+    assert names in said
+    assert len(said.splitlines()) == 1
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_every_exit_code_is_documented_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
+    documented = set(re.findall(r"^  (\d)  ", capsys.readouterr().out, re.MULTILINE))
+    kinds: list[type[errors.BackendError]] = [errors.BackendError]
+    kinds += [kind for kind in errors.BackendError.__subclasses__() if kind.__module__ == errors.__name__]
+    assert documented == {str(kind.exit_code) for kind in kinds} | {str(errors.EXIT_OK)}
+    assert all(kind.__name__ in (errors.__doc__ or "") for kind in kinds)

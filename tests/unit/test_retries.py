@@ -1,0 +1,34 @@
+"""What becomes of a batch that was not stored."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.retries import Verdict, backoff, verdict
+from tasks.claims import Outcome, Result
+
+
+@pytest.mark.parametrize(
+    ("outcome", "records", "expected"),
+    [
+        ("stored", 1, "done"),
+        ("stored", 100, "done"),
+        ("failed", 1, "again"),
+        ("failed", 100, "again"),
+        ("killed", 2, "split"),
+        ("killed", 100, "split"),
+        ("killed", 1, "bury"),
+    ],
+)
+def test_verdicts(outcome: Outcome, records: int, expected: Verdict) -> None:
+    assert verdict(Result("b", 1, outcome), records) == expected
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_waits_are_bounded_however_often_it_failed(attempt: int, jitter: float) -> None:
+    assert 0.05 <= backoff(attempt, jitter) <= 3.0
+
+
+def test_waits_double_and_are_spread() -> None:
+    assert [backoff(attempt, 0.0) for attempt in (1, 2, 3)] == [0.05, 0.1, 0.2]
+    assert len({backoff(3) for _ in range(20)}) > 1
