@@ -32,10 +32,13 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
         group_id=settings.kafka_group_id,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        metadata_max_age_ms=5_000,  # new topics and partitions are noticed so soon; the default is 5 minutes
         max_partition_fetch_bytes=1 << 20,
         fetch_max_bytes=16 << 20,  # of one answer for all partitions: bounds what we prefetch
     )
     consumer.subscribe(topics=list(settings.kafka_topics), listener=listener)
+    # kafka-python 3 may lead the group before it knows its topics, give itself nothing, and never look again.
+    consumer.topics()
     return consumer
 
 
