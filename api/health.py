@@ -5,7 +5,7 @@ import peewee
 from flask import Blueprint, Response, current_app
 
 from bridge.publisher import Publisher
-from tasks import store
+from tasks import bridges, store
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
 
@@ -18,14 +18,16 @@ def live() -> Response:
 
 @blueprint.get("/ready")
 def ready() -> Response:
-    """Each service with what is wrong; 503 while messages cannot be accepted."""
+    """Each service with what is wrong, and the bridges; 503 while messages cannot be accepted."""
     publisher: Publisher = current_app.extensions["publisher"]
     kafka = None if publisher.reachable() else "no broker answers"
     postgresql = _postgresql()
     services = {"kafka": kafka, "postgresql": postgresql}
+    told = bridges.reports() if postgresql is None else []
     body = {
         "status": "ok" if not any(services.values()) else "degraded" if kafka is None else "unavailable",
         "services": {name: {"ok": wrong is None, "reason": wrong} for name, wrong in services.items()},
+        "bridges": told,  # what each says of itself: what it holds back for, and which partitions are stopped
     }
     return Response(orjson.dumps(body) + b"\n", status=200 if kafka is None else 503, content_type="application/json")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bootstrap import binaries
 from bridge.consumer import Bridge
-from tasks import telemetry
+from tasks import database, telemetry
 from tasks.app import create_app, run_worker
 from tasks.errors import ConfigurationError, LocalStackError
 from tasks.settings import Settings, child_environment
@@ -33,6 +33,7 @@ def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
     """Run the whole pod, or one part of it. Raises ConfigurationError."""
     if only == "bridge":
         telemetry.emit("process.started", topics=settings.kafka_topics, group=settings.kafka_group_id)
+        database.configure(settings.database_url, "bridge", connections=1)
         Bridge(settings, create_app(settings)).run()
         telemetry.emit("process.stopped")
     elif only == "worker":

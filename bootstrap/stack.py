@@ -154,7 +154,7 @@ class Stack:
         command = [str(java()), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", classes]
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         if not (data / "meta.properties").exists():
-            format_command = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _cluster_id()]
+            format_command = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster_id()]
             _once("Kafka", [*command, log_level, *format_command, "--config", str(properties)])
         self._launch("kafka", [*command, log_level, "kafka.Kafka", str(properties)], lambda: _kafka_ready(port))
         return f"127.0.0.1:{port}"
@@ -301,8 +301,11 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _cluster_id() -> str:
-    return secrets.token_urlsafe(16)
+def cluster_id() -> str:
+    """16 random bytes as Kafka writes them; never with a dash first, which its tool would take for a flag."""
+    while (made := secrets.token_urlsafe(16)).startswith("-"):
+        pass
+    return made
 
 
 def _last_line(log: Path) -> str:

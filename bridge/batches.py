@@ -1,6 +1,6 @@
 """Which records travel together: batches of one partition by count, bytes and age. Pure; takes the time as given."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
@@ -40,6 +40,7 @@ class Batcher(Generic[P, R]):
         self._max_bytes = max_bytes
         self._linger = linger
         self._waiting: dict[P, _Waiting[R]] = {}
+        self._stopped: set[P] = set()
 
     def add(self, polled: Mapping[P, Sequence[R]], now: float) -> None:
         """Take records as a poll returned them."""
@@ -50,22 +51,44 @@ class Batcher(Generic[P, R]):
             waiting.records += records
             waiting.size += sum(map(_size, records))
 
-    def cut(self, now: float, most: int) -> Iterator[tuple[P, list[R]]]:
-        """Up to `most` batches that are due, the longest waiting partition first."""
-        for partition in sorted(self._waiting, key=lambda p: self._waiting[p].since):
+    def cut(
+        self, now: float, most: int, allowed: Callable[[P, list[R]], int] = lambda _, batch: len(batch)
+    ) -> Iterator[tuple[P, list[R]]]:
+        """Up to `most` batches that are due, the longest waiting partition first.
+
+        `allowed` says how many of a batch's first records may go now; none: the partition waits.
+        """
+        for partition in sorted(self._waiting.keys() - self._stopped, key=lambda p: self._waiting[p].since):
             while most > 0 and partition in self._waiting and self._due(self._waiting[partition], now):
+                batch = self._first(self._waiting[partition])
+                batch = batch[: allowed(partition, batch)]
+                if not batch:
+                    break
                 most -= 1
-                yield partition, self._take(partition, now)
+                self._take(partition, batch, now)
+                yield partition, batch
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the next batch is due, 0 if one is; None when nothing waits."""
-        if not self._waiting:
-            return None
-        return min(0.0 if self._due(w, now) else w.since + self._linger - now for w in self._waiting.values())
+        going = [self._waiting[partition] for partition in self._waiting.keys() - self._stopped]
+        return min((0.0 if self._due(w, now) else w.since + self._linger - now for w in going), default=None)
+
+    def stop(self, partition: P) -> None:
+        """Cut nothing more of a partition; what waits, waits."""
+        self._stopped.add(partition)
+
+    def go_on(self, partition: P) -> None:
+        """Cut a stopped partition again."""
+        self._stopped.discard(partition)
 
     def drop(self, partition: P) -> None:
         """Forget a partition that was taken from us."""
         self._waiting.pop(partition, None)
+        self._stopped.discard(partition)
+
+    def size(self) -> int:
+        """Bytes of values that wait and may go."""
+        return sum(self._waiting[partition].size for partition in self._waiting.keys() - self._stopped)
 
     def __len__(self) -> int:
         return sum(len(waiting.records) for waiting in self._waiting.values())
@@ -74,15 +97,17 @@ class Batcher(Generic[P, R]):
         full = len(waiting.records) >= self._max_records or waiting.size >= self._max_bytes
         return full or now >= waiting.since + self._linger
 
-    def _take(self, partition: P, now: float) -> list[R]:
-        waiting = self._waiting[partition]
+    def _first(self, waiting: _Waiting[R]) -> list[R]:
         batch = waiting.records[: self._max_records]
         size = sum(map(_size, batch))
         while size > self._max_bytes and len(batch) > 1:
             size -= batch.pop().serialized_value_size
+        return batch
+
+    def _take(self, partition: P, batch: list[R], now: float) -> None:
+        waiting = self._waiting[partition]
         del waiting.records[: len(batch)]
-        waiting.size -= size
+        waiting.size -= sum(map(_size, batch))
         waiting.since = now
         if not waiting.records:
             del self._waiting[partition]
-        return batch

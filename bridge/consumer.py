@@ -17,14 +17,20 @@ from kafka.structs import TopicPartition
 
 from bridge.batches import Batcher
 from bridge.clients import new_consumer, offsets, wait_for_brokers
-from bridge.handover import Handover
+from bridge.flood import Flood
+from bridge.handover import Flight, Handover
+from bridge.holding import Holding, Reason
+from bridge.ordering import Ordering
 from bridge.progress import Progress
+from bridge.reporter import Reporter
 from bridge.retries import verdict
+from bridge.watchdog import Watchdog
 from tasks import telemetry
 from tasks.claims import Result
 from tasks.settings import Settings
 
 _COMMIT_SECONDS = 0.2
+_STATUS_SECONDS = 0.5
 _REVOKE_SECONDS = 5.0  # batches of lost partitions may finish for so long; others wait for us meanwhile
 _DRAIN_SECONDS = 15.0  # within the 25 s a pod has to end
 _SHORT_WAIT_SECONDS = 0.05
@@ -41,19 +47,29 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             settings.batch_records, settings.batch_bytes, settings.linger_ms / 1000
         )
         self._progress: Progress[TopicPartition] = Progress()
+        self._ordering: Ordering[TopicPartition] = Ordering(settings.ordering)
+        self._flood: Flood[TopicPartition] = Flood(settings.dead_letter_limit_percent)
+        self._holding = Holding()
+        self._status: dict[str, Any] = {}  # for the two threads, which must not look at what changes
+        self._reporter = Reporter(settings, lambda: self._status)
+        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status)
+        self._stopped: frozenset[TopicPartition] = frozenset()  # see partition.stopped
+        self._paused = False
         self._consumer: KafkaConsumer = None
         self._stopping = False
-        self._next_commit = 0.0
-        self._held_since: float | None = None
+        self._next_commit = self._next_status = 0.0
 
     def run(self) -> None:
         """Work until told to stop, then let batches in flight finish and commit them."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
+        self._reporter.start()
+        self._watchdog.start()
         while not self._stopping:
             self._turn()
         self._drain()
+        self._reporter.end()
         self._consumer.close(autocommit=False)
 
     def _turn(self) -> None:
@@ -61,32 +77,46 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._take_results(0)
         self._hand_over()
         self._commit()
+        self._mind_stopped_partitions()
         if self._must_hold():
             self._hold()
         else:
             self._read()
+        self._tell()
 
     def _read(self) -> None:
-        if self._held_since is not None:
-            self._held_since = None
-            self._consumer.resume(*self._consumer.paused())
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(*(self._consumer.paused() - self._stopped))
         now = time.monotonic()
         due = self._batcher.due_in(now)
         idle = 0.1 if not len(self._handover) else 0.01  # with batches in flight, their results come soon
-        timeout = idle if due is None else min(idle, max(due, 0.0))
+        # What is due already waits for its order, so for a result; it must not make the loop spin.
+        timeout = idle if due is None else min(idle, max(due, 0.005))
         polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=self._settings.batch_records)
         if polled:
             self._batcher.add(polled, time.monotonic())
 
     def _must_hold(self) -> bool:
-        return not self._handover.available or len(self._handover) >= self._settings.in_flight
+        now = time.monotonic()
+        self._holding.turn(self._reason_to_hold(), now)
+        return self._holding.reason is not None
+
+    def _reason_to_hold(self) -> Reason | None:
+        settings, handover = self._settings, self._handover
+        if not handover.available:
+            return "redis_away"
+        if len(handover) >= settings.in_flight:
+            return "database_away" if handover.failure() else "in_flight_full"
+        if handover.size() >= settings.in_flight_bytes:
+            return "bytes_full"
+        return "ordering" if self._batcher.size() >= settings.in_flight_bytes else None
 
     def _hold(self) -> None:
         """Read nothing for a moment: short waits just do not poll, long ones pause and keep the membership."""
         now = time.monotonic()
-        if self._held_since is None:
-            self._held_since = now
-        if now - self._held_since > _PAUSE_AFTER_SECONDS:
+        if now - self._holding.since > _PAUSE_AFTER_SECONDS:
+            self._paused = True
             self._consumer.pause(*self._consumer.assignment())
             self._batcher.add(self._consumer.poll(timeout_ms=0), now)
         if self._handover.available:
@@ -96,9 +126,11 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _hand_over(self) -> None:
         now = time.monotonic()
-        for partition, records in self._batcher.cut(now, self._settings.in_flight - len(self._handover)):
+        room = self._settings.in_flight - len(self._handover)
+        for partition, records in self._batcher.cut(now, room, self._ordering.allowed):
             claim = self._handover.start(partition, records, now)
             self._progress.handed_over(partition, claim.batch, claim.last_offset + 1)
+            self._ordering.handed_over(partition, claim.batch, records)
         self._handover.turn(now)
 
     def _take_results(self, wait_seconds: float) -> None:
@@ -110,19 +142,86 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         flight = self._handover.flight(result)
         if flight is None:
             return
-        match verdict(result, flight.claim.records):
+        flight.kills += result.outcome == "killed"
+        match verdict(result, flight.claim.records, flight.kills):
             case "done":
-                self._handover.drop(flight)
-                self._progress.stored(flight.partition, result.batch)
+                self._stored(flight, result, now)
             case "again":
-                self._handover.again(flight, now)
+                self._handover.again(flight, result.reason, now)
             case "split":
                 telemetry.emit("batch.split", **flight.claim.place(), reason=result.reason)
-                parts = self._handover.split(flight, now)
+                parts = self._handover.split(flight, now, in_order=self._ordering.kind != "none")
                 ends = [(part.batch, part.last_offset + 1) for part in parts]
                 self._progress.split(flight.partition, result.batch, ends)
+                self._ordering.split(flight.partition, result.batch, [part.batch for part in parts])
             case "bury":
                 self._handover.bury(flight, result.reason, now)
+
+    def _stored(self, flight: Flight, result: Result, now: float) -> None:
+        self._handover.drop(flight)
+        self._progress.stored(flight.partition, result.batch)
+        self._ordering.done(flight.partition, result.batch)
+        self._watchdog.progressed_at = now
+        if self._flood.add(flight.partition, flight.claim.records, result.dead):
+            self._stop_partition(flight.partition)
+
+    def _stop_partition(self, partition: TopicPartition) -> None:
+        """Too much of it goes to dead_letter: read no more of it until an operator says so."""
+        share = self._flood.share(partition)
+        reason = f"{share:.0%} of its recent records went to dead_letter"
+        self._flood.forget(partition)
+        self._reporter.stop_partition(partition, reason)
+        self._set_stopped(self._stopped | {partition})
+        how = f"python -m bootstrap dead-letters resume --topic {partition.topic}"
+        telemetry.emit(
+            "partition.stopped", topic=partition.topic, partition=partition.partition, reason=reason, go_on=how
+        )
+
+    def _mind_stopped_partitions(self) -> None:
+        known = self._reporter.stopped()
+        if known is not None and known != self._stopped:
+            for partition in self._stopped - known:
+                telemetry.emit("partition.released", topic=partition.topic, partition=partition.partition)
+            self._set_stopped(known)
+
+    def _set_stopped(self, stopped: frozenset[TopicPartition]) -> None:
+        ours = self._consumer.assignment()
+        for partition in ours & (self._stopped - stopped):
+            self._batcher.go_on(partition)
+            self._consumer.resume(partition)
+        for partition in ours & stopped:
+            self._batcher.stop(partition)
+            self._consumer.pause(partition)
+        self._stopped = stopped
+
+    def _tell(self) -> None:
+        """Keep watchdog, reporter and log up to date."""
+        now = time.monotonic()
+        self._watchdog.turned_at = now
+        waiting = len(self._handover) or self._batcher.due_in(now) is not None
+        if not waiting or self._handover.failure() or not self._handover.available:
+            self._watchdog.progressed_at = now
+        if now >= self._next_status:
+            self._next_status = now + _STATUS_SECONDS
+            self._status = self._state(now)
+        news = self._holding.news(now)
+        if news == (None,):
+            telemetry.emit("bridge.reading")
+        elif news is not None:
+            telemetry.emit("bridge.holding", reason=news[0], failure=self._handover.failure())
+
+    def _state(self, now: float) -> dict[str, Any]:
+        """All that is worth knowing of this bridge."""
+        return {
+            "holding": self._holding.reason,
+            "held_seconds": {reason: round(s, 1) for reason, s in self._holding.seconds(now).items()},
+            "failure": self._handover.failure(),
+            "in_flight": len(self._handover),
+            "in_flight_bytes": self._handover.size(),
+            "waiting": len(self._batcher),
+            "partitions": _names(self._consumer.assignment()),
+            "stopped": _names(self._stopped),
+        }
 
     def _commit(self) -> None:
         now = time.monotonic()
@@ -146,6 +245,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Called by the client in a poll, before the first record of `assigned`."""
         telemetry.emit("partitions.assigned", partitions=_names(assigned))
+        self._set_stopped(self._stopped)  # those of them that are stopped stay so
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Called by the client in a poll: let what is in flight finish for a while, commit it, forget the rest."""
@@ -165,6 +265,8 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             self._handover.drop(flight)
         for partition in revoked:
             self._progress.forget(partition)
+            self._ordering.forget(partition)
+            self._flood.forget(partition)
         telemetry.emit("partitions.revoked", partitions=_names(revoked), batches_left=len(left))
 
     def _commit_now(self, positions: dict[TopicPartition, int]) -> None:

@@ -17,6 +17,7 @@ from tasks.settings import Settings
 
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
+_UNTAKEN_SECONDS = 15.0  # a batch no worker took for so long went with a worker that had reserved it
 
 
 @dataclass
@@ -27,7 +28,10 @@ class Flight:
     claim: Claim
     packed: bytes
     due: float
-    handed: bool = False  # a worker has it, or soon will
+    after: str | None = None  # the batch that has to be stored before, where order counts
+    handed_at: float | None = None  # None while it waits to be handed over (again)
+    kills: int = 0  # workers it ended
+    failure: str = ""  # why it was not stored when it was last tried
 
 
 class Handover:
@@ -50,6 +54,18 @@ class Handover:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def size(self) -> int:
+        """Bytes in flight."""
+        return sum(len(flight.packed) for flight in self._flights.values())
+
+    def failure(self) -> str:
+        """Why batches are not stored at the moment; empty when nothing is known to be wrong."""
+        return next((flight.failure for flight in self._flights.values() if flight.failure), "")
+
+    def attempts(self) -> dict[str, int]:
+        """The batches in flight with the number of times each was handed over, for the log."""
+        return {flight.claim.batch: flight.claim.attempt for flight in self._flights.values()}
+
     def start(self, partition: TopicPartition, records: Sequence[Any], now: float) -> Claim:
         """Take a batch of records; `turn` hands it over."""
         claim = self._claim(partition, records[0].offset, records[-1].offset, len(records))
@@ -61,11 +77,11 @@ class Handover:
         if not self.available and now < self._retry_at:
             return
         try:
-            if now >= self._next_watch:
+            if now >= self._next_watch or not self.available:  # away, this also asks whether it is back
                 self._next_watch = now + _WATCH_SECONDS
                 self._find_lost(now)
             for flight in self._flights.values():
-                if flight.due <= now:
+                if flight.due <= now and flight.after not in self._flights:
                     self._hand_over(flight, now)
             self._back()
         except _AWAY as error:
@@ -88,23 +104,29 @@ class Handover:
             return None
         return flight
 
-    def again(self, flight: Flight, now: float) -> None:
+    def again(self, flight: Flight, reason: str, now: float) -> None:
         """Hand a failed batch over once more, after its back-off."""
         flight.due = now + retries.backoff(flight.claim.attempt)
-        flight.handed = False
+        flight.failure = reason
+        flight.handed_at = None
 
     def bury(self, flight: Flight, reason: str, now: float) -> None:
         """Have the only record of a batch written to dead_letter, undecoded."""
         flight.claim = replace(flight.claim, bury=reason)
         flight.due = now
+        flight.handed_at = None
 
-    def split(self, flight: Flight, now: float) -> list[Claim]:
-        """Replace a batch by its halves."""
-        parts = []
+    def split(self, flight: Flight, now: float, in_order: bool) -> list[Claim]:
+        """Replace a batch by its halves, the second to be stored after the first if `in_order`."""
+        parts: list[Claim] = []
         for records in claims.halves(flight.claim, flight.packed):
             claim = self._claim(flight.partition, records[0].offset, records[-1].offset, len(records))
-            self._flights[claim.batch] = Flight(flight.partition, claim, claims.pack(records), due=now)
+            after = parts[-1].batch if parts and in_order else flight.after
+            self._flights[claim.batch] = Flight(flight.partition, claim, claims.pack(records), now, after)
             parts.append(claim)
+        for other in self._flights.values():
+            if other.after == flight.claim.batch:
+                other.after = parts[-1].batch
         self.drop(flight)
         return parts
 
@@ -137,17 +159,21 @@ class Handover:
         self._task.apply_async(args=(claim.fields(),), retry=False)
         flight.claim = claim
         flight.due = now + self._deadline_seconds
-        flight.handed = True
+        flight.handed_at = now
         telemetry.emit("batch.handed_over_again" if previous.attempt else "batch.handed_over", **claim.place())
 
     def _find_lost(self, now: float) -> None:
-        """Make batches due whose records Redis lost. A stored batch's are gone too, so results are read first."""
-        handed = [flight for flight in self._flights.values() if flight.handed]
-        missing = {claim.batch for claim in self._desk.missing([flight.claim for flight in handed])}
+        """Make batches due whose records or worker are lost, and those that no worker takes.
+
+        A stored batch's records are gone too, so results are read first.
+        """
+        handed = [flight for flight in self._flights.values() if flight.handed_at is not None]
+        where = self._desk.whereabouts([flight.claim for flight in handed])
         if self._desk.unread(self._reply_to):
             return  # results are waiting: look again when they are read
-        for flight in handed:
-            if flight.claim.batch in missing:
+        for flight, whereabouts in zip(handed, where, strict=True):
+            untaken = whereabouts == "waiting" and now - (flight.handed_at or now) > _UNTAKEN_SECONDS
+            if whereabouts == "lost" or untaken:
                 flight.due = now
 
     def _away(self, error: Exception, now: float) -> None:

@@ -8,20 +8,25 @@ from tasks.claims import Result
 _FIRST_SECONDS = 0.1
 _LONGEST_SECONDS = 3.0  # the cause may end at any time, and messages wait
 
+_KILLS_OF_THE_GUILTY = 3  # once may be chance: the kernel, or a person, can kill any process
+
 Verdict = Literal["done", "again", "split", "bury"]
 
 
-def verdict(result: Result, records: int) -> Verdict:
-    """What becomes of a batch of `records` after `result`.
+def verdict(result: Result, records: int, kills: int) -> Verdict:
+    """What becomes of a batch of `records` after `result`; `kills`: workers it ended, this one included.
 
     A batch that ended its worker is halved until the record that does it stands alone; that one is
-    buried. Any other failure passes by itself, so the batch is handed over again, without end.
+    buried when it did so again and again. Any other failure passes by itself, so the batch is handed
+    over again, without end.
     """
     if result.outcome == "stored":
         return "done"
     if result.outcome == "failed":
         return "again"
-    return "split" if records > 1 else "bury"
+    if records > 1:
+        return "split"
+    return "bury" if kills >= _KILLS_OF_THE_GUILTY else "again"
 
 
 def backoff(attempt: int, jitter: float | None = None) -> float:

@@ -1,19 +1,29 @@
 """The Celery application: how tasks travel and what happens to them when things break."""
 
+import contextlib
+import threading
+import time
+import uuid
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
+import redis
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 
 from tasks import database, telemetry
-from tasks.claims import EXPIRY_SECONDS, ClaimDesk
+from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk
 from tasks.errors import ConfigurationError
-from tasks.persist import Persist
+from tasks.persist import NAME, Persist
 from tasks.settings import Settings, flag
 
-QUEUE = "persist"
+
+def queue(settings: Settings) -> str:
+    """The queue of a consumer group: deployments that share a Redis must not store each other's messages."""
+    return f"persist.{settings.kafka_group_id}"
 
 
 def create_app(settings: Settings) -> Celery:
@@ -23,7 +33,7 @@ def create_app(settings: Settings) -> Celery:
     app = Celery("backend", broker=broker_url(settings.redis_url), set_as_current=False)
     app.conf.update(configuration(settings))
     task = Persist()
-    task.desk = ClaimDesk(settings.redis_url)
+    task.desk = ClaimDesk(settings.redis_url, worker=uuid.uuid4().hex)
     app.register_task(task)
     return app
 
@@ -33,7 +43,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     return {
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_default_queue": QUEUE,
+        "task_default_queue": queue(settings),
         "task_ignore_result": True,  # results go to the bridge that asked, see tasks.claims
         # A task is acknowledged when its batch is stored. A worker that is lost rejects it; the bridge
         # has heard by then and made the claim stale, so that it cannot kill a second worker unseen.
@@ -41,6 +51,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_time_limit": settings.batch_deadline_seconds,
         "worker_prefetch_multiplier": 1,
+        "worker_consumer": "tasks.app:WorkerConsumer",
         "worker_send_task_events": False,
         "worker_enable_remote_control": False,  # the bridge is the only controller
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # storing does not need Redis
@@ -64,12 +75,36 @@ def broker_url(redis_url: str) -> str:
     return redis_url.replace("unix://", "redis+socket://", 1)
 
 
+class WorkerConsumer(Consumer):  # type: ignore[misc]
+    """Celery's reader of the queue, which would wait up to 30 s before it looks whether Redis is back."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Try until Redis answers, at most a second apart."""
+
+        def away(error: Exception, seconds: float) -> None:
+            telemetry.emit("service.unavailable", service="redis", reason=str(error))
+
+        self.first_connection_attempt = False
+        return conn.ensure_connection(
+            away, interval_start=0.2, interval_step=0.4, interval_max=1, callback=maybe_shutdown
+        )
+
+
+def _beat(desk: ClaimDesk) -> NoReturn:
+    """Runs in a thread of the worker's parent process, for as long as that lives."""
+    while True:
+        with contextlib.suppress(redis.RedisError):  # while Redis is away no bridge can miss us
+            desk.beat()
+        time.sleep(BEAT_SECONDS)
+
+
 def run_worker(settings: Settings) -> None:
     """Work until told to stop: a Celery worker with `settings.workers` prefork processes."""
     app = create_app(settings)
+    threading.Thread(target=_beat, args=(app.tasks[NAME].desk,), daemon=True).start()
     setup_logging.connect(lambda **_: telemetry.configure(settings, "worker"), weak=False)
     database.configure(settings.database_url, "worker", connections=1)
-    arguments = ["worker", "--queues", QUEUE, "--concurrency", str(settings.workers), "--pool", "prefork"]
+    arguments = ["worker", "--queues", queue(settings), "--concurrency", str(settings.workers), "--pool", "prefork"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     warnings.simplefilter("ignore", SecurityWarning)  # on running as root: it fears pickle, and we take JSON only
     app.worker_main(["--quiet", *arguments, *quiet])

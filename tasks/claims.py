@@ -17,10 +17,13 @@ import redis
 from tasks.envelope import Record
 
 EXPIRY_SECONDS = 3600  # of everything we leave in Redis, so that a bridge that dies leaves nothing behind
+BEAT_SECONDS = 1.0  # between two signs of life of a worker
+_BEAT_EXPIRY_SECONDS = 5  # without one for so long, what it has is handed over again
 _SOCKET_TIMEOUT_SECONDS = 5.0
 _carried = attrgetter("offset", "timestamp", "key", "value", "headers")
 
 Outcome = Literal["stored", "failed", "killed"]
+Whereabouts = Literal["waiting", "taken", "lost"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a batch. `failed` may succeed later; `killed`: its worker process ended."""
+    """What became of a batch.
+
+    `failed` may succeed later. `killed`: it ended its worker, held it too long, or raised an error that
+    nobody foresaw, so that one of its records is to blame.
+    """
 
     batch: str
     attempt: int
@@ -100,7 +107,8 @@ class ClaimDesk:
     Every method raises redis.RedisError while Redis is away.
     """
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, worker: str = "") -> None:
+        self._worker = f"backend:worker:{worker}"
         self._redis: redis.Redis = redis.Redis.from_url(
             redis_url,
             socket_timeout=_SOCKET_TIMEOUT_SECONDS,
@@ -112,20 +120,35 @@ class ClaimDesk:
         """Keep a batch's records for its worker."""
         self._redis.set(claim.key, packed, ex=EXPIRY_SECONDS)
 
+    def beat(self) -> None:
+        """Give this worker's sign of life."""
+        self._redis.set(self._worker, b"", ex=_BEAT_EXPIRY_SECONDS)
+
     def collect(self, claim: Claim) -> bytes | None:
-        """A batch's records; None when the claim is stale or Redis lost them."""
-        return cast("bytes | None", self._redis.get(claim.key))
+        """A batch's records, taken by this worker; None when the claim is stale or Redis lost them."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.get(claim.key)
+        pipe.set(_taken(claim), self._worker, ex=EXPIRY_SECONDS)
+        return cast("bytes | None", pipe.execute()[0])
+
+    def storing(self, claim: Claim) -> None:
+        """Note that the records are decoded, and that from here on PostgreSQL is what is waited for."""
+        self._redis.set(_storing(claim), b"", ex=EXPIRY_SECONDS)
+
+    def was_storing(self, claim: Claim) -> bool:
+        """Whether the batch got as far as PostgreSQL."""
+        return bool(self._redis.exists(_storing(claim)))
 
     def discard(self, claim: Claim) -> None:
         """Make a claim stale: a task that still carries it finds nothing to do."""
-        self._redis.delete(claim.key)
+        self._redis.delete(*_keys(claim))
 
     def report(self, claim: Claim, result: Result) -> None:
         """Tell the bridge what became of its batch, and drop the batch's records."""
         pipe = self._redis.pipeline(transaction=True)
         pipe.rpush(claim.reply_to, orjson.dumps(asdict(result)))
         pipe.expire(claim.reply_to, EXPIRY_SECONDS)
-        pipe.delete(claim.key)
+        pipe.delete(*_keys(claim))
         pipe.execute()
 
     def results(self, reply_to: str, wait_seconds: float) -> list[Result]:
@@ -143,11 +166,34 @@ class ClaimDesk:
         """How many results wait to be read."""
         return self._redis.llen(reply_to)
 
-    def missing(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Those of `claims` whose records are no longer there: reported, or lost by Redis."""
-        if not claims:
-            return []
+    def whereabouts(self, claims: Sequence[Claim]) -> list[Whereabouts]:
+        """Where each batch is: it waits for a worker, a living worker has it, or it is lost.
+
+        Lost are those whose worker gives no sign of life, and those whose records are gone: reported, or
+        lost by Redis.
+        """
         pipe = self._redis.pipeline(transaction=False)
         for claim in claims:
             pipe.exists(claim.key)
-        return [claim for claim, there in zip(claims, pipe.execute(), strict=True) if not there]
+            pipe.get(_taken(claim))
+        answers = pipe.execute()
+        takers = [answers[place] for place in range(1, len(answers), 2)]
+        for taker in takers:
+            pipe.exists(taker or b"")
+        alive = pipe.execute()
+        return [
+            "lost" if not there else "waiting" if taker is None else "taken" if living else "lost"
+            for there, taker, living in zip(answers[::2], takers, alive, strict=True)
+        ]
+
+
+def _taken(claim: Claim) -> str:
+    return f"{claim.key}:taken"
+
+
+def _storing(claim: Claim) -> str:
+    return f"{claim.key}:storing"
+
+
+def _keys(claim: Claim) -> tuple[str, str, str]:
+    return claim.key, _taken(claim), _storing(claim)

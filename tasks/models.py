@@ -1,6 +1,16 @@
 """The tables as Peewee models. Their columns and indexes are made by the migrations in `tasks/schema.py`."""
 
-from peewee import BigIntegerField, BlobField, DateTimeField, Field, IntegerField, Model, TextField, UUIDField
+from peewee import (
+    BigIntegerField,
+    BlobField,
+    CompositeKey,
+    DateTimeField,
+    Field,
+    IntegerField,
+    Model,
+    TextField,
+    UUIDField,
+)
 
 from tasks.database import database
 
@@ -49,3 +59,30 @@ class DeadLetter(Model):
     class Meta:
         database = database
         table_name = "dead_letter"
+
+
+class Bridge(Model):
+    """What a bridge that runs said of itself last."""
+
+    member = TextField(primary_key=True)
+    reported_at = DateTimeField()
+    status = JsonTextField()
+
+    class Meta:
+        database = database
+        table_name = "bridge"
+
+
+class StoppedPartition(Model):
+    """A partition that a consumer group does not read because too much of it went to dead_letter."""
+
+    topic = TextField()
+    partition = IntegerField()
+    group = TextField()
+    reason = TextField()
+    stopped_at = DateTimeField()
+
+    class Meta:
+        database = database
+        table_name = "stopped_partition"
+        primary_key = CompositeKey("topic", "partition", "group")

@@ -1,39 +1,71 @@
 """The Celery task: fetch a batch, decode it, store it in one transaction, say what became of it."""
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+import peewee
+import psycopg2
 import redis
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
 from celery import Task
 from celery.worker.request import Request
+from kombu.asynchronous import get_event_loop
 
 from tasks import claims, envelope, store, telemetry
-from tasks.claims import Claim, ClaimDesk, Result
-from tasks.database import TRANSIENT, database
+from tasks.claims import Claim, ClaimDesk, Outcome, Result
+from tasks.database import database
 from tasks.envelope import Message, Record
 from tasks.errors import BadRecord
 from tasks.store import Dead
 
 NAME = "tasks.persist"
+# What passes without a change of the record: services that are away, tables that init has yet to make.
+_PASSING = (psycopg2.Error, peewee.PeeweeException, redis.RedisError)
 _IDS_SHOWN = 10  # in the line of a stored batch; small batches can so be found by message id
 
 
 class PersistRequest(Request):  # type: ignore[misc]
     """Runs in the worker's parent process: sees what the task itself cannot report, its own end."""
 
+    def acknowledge(self) -> None:
+        """Tell Redis that the task is done."""
+        self._settle(self.message.ack)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Give the task back to Redis."""
+        self._settle(lambda: self.message.reject(requeue=requeue))
+
+    def _settle(self, say: Callable[[], None]) -> None:
+        # Celery would only log that Redis did not hear it. The task would count as taken for ever, the
+        # worker as full, and it would never read again. As an error of the event loop it connects anew.
+        if self.acknowledged:
+            return
+        self.acknowledged: bool = True
+        try:
+            say()
+        except self._connection_errors as error:
+            get_event_loop().call_soon(_raise, error)
+
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Called for an exception of the task, and when its process ended without one."""
-        if type(exc_info.exception).__name__ == "WorkerLostError":
+        raised = exc_info.exception
+        if isinstance(raised, ExceptionWithTraceback):
+            raised = raised.exc
+        if isinstance(raised, WorkerLostError):
             self.task.report_lost(self.args, "its worker process ended")
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         """Called when the task ran out of time; its process is then killed."""
         if not soft:
-            self.task.report_lost(self.args, f"it took longer than {timeout:.0f} s")
+            self.task.report_timeout(self.args, timeout)
         return super().on_timeout(soft, timeout)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 class Persist(Task):  # type: ignore[misc]
@@ -41,7 +73,7 @@ class Persist(Task):  # type: ignore[misc]
 
     name = NAME
     Request = PersistRequest
-    throws = (*TRANSIENT, redis.RedisError)  # expected: said in one line by on_failure, without a traceback
+    throws = _PASSING  # said in one line by on_failure, without a traceback
     desk: ClaimDesk  # set by tasks.app.create_app
 
     def run(self, fields: dict[str, Any]) -> None:
@@ -55,6 +87,7 @@ class Persist(Task):  # type: ignore[misc]
         messages, dead = (
             decode_all(records) if not claim.bury else ([], [Dead(records[0], "killed_its_worker", claim.bury)])
         )
+        self.desk.storing(claim)
         with database.connection_context():
             outcome = store.store_batch(claim.topic, claim.partition, records, messages, dead)
         _log(claim, messages, outcome)
@@ -68,13 +101,25 @@ class Persist(Task):  # type: ignore[misc]
         claim = Claim(**args[0])
         reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
         telemetry.emit("batch.failed", **claim.place(), reason=reason)
-        self._report(claim, Result(claim.batch, claim.attempt, "failed", reason=reason))
+        outcome: Outcome = "failed" if isinstance(exc, _PASSING) else "killed"
+        self._report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
 
-    def report_lost(self, args: Sequence[Any], reason: str) -> None:
+    def report_lost(self, args: Sequence[Any], reason: str, outcome: Outcome = "killed") -> None:
         """Tell the bridge that this batch's process ended before it could say anything."""
         claim = Claim(**args[0])
         telemetry.emit("batch.failed", **claim.place(), reason=reason)
-        self._report(claim, Result(claim.batch, claim.attempt, "killed", reason=reason))
+        self._report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
+
+    def report_timeout(self, args: Sequence[Any], seconds: float) -> None:
+        """Tell the bridge that this batch took too long. If PostgreSQL was what took it, no record is to blame."""
+        try:
+            waited = self.desk.was_storing(Claim(**args[0]))
+        except redis.RedisError:
+            waited = True
+        if waited:
+            self.report_lost(args, f"PostgreSQL took longer than {seconds:.0f} s", "failed")
+        else:
+            self.report_lost(args, f"it took longer than {seconds:.0f} s")
 
     def _report(self, claim: Claim, result: Result) -> None:
         try:

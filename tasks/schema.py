@@ -55,6 +55,25 @@ MIGRATIONS = (
         CREATE INDEX dead_letter_dead_at ON dead_letter (dead_at, id);
         """,
     ),
+    Migration(
+        3,
+        "bridge and stopped_partition",
+        """
+        CREATE TABLE bridge (
+            member text PRIMARY KEY,
+            reported_at timestamptz NOT NULL,
+            status jsonb NOT NULL
+        );
+        CREATE TABLE stopped_partition (
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "group" text NOT NULL,
+            reason text NOT NULL,
+            stopped_at timestamptz NOT NULL,
+            PRIMARY KEY (topic, "partition", "group")
+        );
+        """,
+    ),
 )
 LATEST = MIGRATIONS[-1].version
 

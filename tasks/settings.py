@@ -6,7 +6,7 @@ A flag wins over its variable, a variable over the default. All faults are repor
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tasks.errors import ConfigurationError
@@ -23,6 +23,13 @@ def _positive(text: str) -> int:
 
 def _workers(text: str) -> int:
     return (os.cpu_count() or 1) if text == "auto" else _positive(text)
+
+
+def _percent(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 100:
+        raise ValueError("must be between 0 and 100")
+    return number
 
 
 def _port(text: str) -> int:
@@ -122,6 +129,19 @@ class Settings:
     batch_bytes: int = _setting("2000000", _positive, "most bytes in a batch, unless one record is larger", "consume")
     linger_ms: int = _setting("50", _positive, "longest wait for a batch to fill, milliseconds", "consume")
     in_flight: int = _setting("8", _positive, "most batches handed over and not yet stored", "consume")
+    in_flight_bytes: int = _setting("32000000", _positive, "most bytes handed over and not yet stored", "consume")
+    ordering: Literal["none", "partition", "key"] = _setting(
+        "none",
+        _one_of("none", "partition", "key"),
+        "what is stored in order of offsets: none, partition or key",
+        "consume",
+    )
+    dead_letter_limit_percent: int = _setting(
+        "50", _percent, "a partition stops when more of its recent records are dead letters; 100: never", "consume"
+    )
+    watchdog_seconds: int = _setting(
+        "120", _positive, "a bridge that does nothing for so long, and knows no reason, ends itself", "consume"
+    )
     batch_deadline_seconds: int = _setting(
         "60", _positive, "a batch without result for so long is handed over again", "consume"
     )

@@ -30,7 +30,7 @@ class Program:
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = Path(tempfile.mkstemp(prefix=f"{name}-", suffix=".log")[1])
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:  # supervisord opens it anew: appending, no line overwrites another
             command = [sys.executable, "-m", "bootstrap", *arguments]
             self.process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=log, cwd=ROOT)
 

@@ -22,7 +22,7 @@ VICTIMS: dict[str, Callable[[Program], None]] = {
 def test_nothing_is_lost_when_it_is_killed(ready: World, victim: str) -> None:
     made = events(_COUNT)
     ready.produce(list(made.values()))
-    pod = ready.consume(redis_url=ABSENT, batch_records="200", batch_deadline_seconds="5")
+    pod = ready.consume(redis_url=ABSENT, batch_records="200")
     wait_until(lambda: ready.count() > 1000, "the load is under way")
     VICTIMS[victim](pod)
     ready.wait_for(_COUNT)

@@ -86,3 +86,22 @@ def test_a_partition_that_was_taken_is_forgotten() -> None:
     made.add({"a": polled(1), "b": polled(1)}, now=0.0)
     made.drop("a")
     assert [partition for partition, _ in made.cut(9.0, most=9)] == ["b"]
+
+
+def test_what_may_not_go_yet_stays_in_order_and_lets_others_pass() -> None:
+    made = batcher(records=10)
+    made.add({"a": polled(1, 1, 1), "b": polled(1)}, now=0.0)
+    assert list(made.cut(5.0, 9, lambda partition, batch: 2 if partition == "a" and len(batch) == 3 else 0)) == [
+        ("a", polled(1, 1))
+    ]
+    assert len(made) == 2
+    assert [batch for _, batch in made.cut(9.0, most=9)] == [polled(1), polled(1, first=2)]
+
+
+def test_a_stopped_partition_waits_until_it_may_go_on() -> None:
+    made = batcher()
+    made.add({"a": polled(7)}, now=0.0)
+    made.stop("a")
+    assert (list(made.cut(5.0, most=9)), made.due_in(5.0), made.size()) == ([], None, 0)
+    made.go_on("a")
+    assert (made.size(), list(made.cut(5.0, most=9))) == (7, [("a", polled(7))])

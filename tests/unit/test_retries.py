@@ -9,19 +9,21 @@ from tasks.claims import Outcome, Result
 
 
 @pytest.mark.parametrize(
-    ("outcome", "records", "expected"),
+    ("outcome", "records", "kills", "expected"),
     [
-        ("stored", 1, "done"),
-        ("stored", 100, "done"),
-        ("failed", 1, "again"),
-        ("failed", 100, "again"),
-        ("killed", 2, "split"),
-        ("killed", 100, "split"),
-        ("killed", 1, "bury"),
+        ("stored", 1, 0, "done"),
+        ("stored", 100, 2, "done"),
+        ("failed", 1, 0, "again"),
+        ("failed", 100, 9, "again"),
+        ("killed", 2, 1, "split"),
+        ("killed", 100, 1, "split"),
+        ("killed", 1, 1, "again"),
+        ("killed", 1, 2, "again"),
+        ("killed", 1, 3, "bury"),
     ],
 )
-def test_verdicts(outcome: Outcome, records: int, expected: Verdict) -> None:
-    assert verdict(Result("b", 1, outcome), records) == expected
+def test_verdicts(outcome: Outcome, records: int, kills: int, expected: Verdict) -> None:
+    assert verdict(Result("b", 1, outcome), records, kills) == expected
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

@@ -1,0 +1,73 @@
+"""Tells PostgreSQL how this bridge does, and learns which partitions are stopped, in a thread of its own.
+
+The loop must never wait for PostgreSQL, which only its workers need.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import peewee
+import psycopg2
+from kafka.structs import TopicPartition
+
+from tasks import bridges
+from tasks.database import database
+from tasks.settings import Settings
+
+
+class Reporter(threading.Thread):
+    """Reports `status` every few seconds; everything it knows is as old as that at most."""
+
+    def __init__(self, settings: Settings, status: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__(name="reporter", daemon=True)
+        self._status = status
+        self._group = settings.kafka_group_id
+        self._member = f"{socket.gethostname()}-{os.getpid()}"
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._new: dict[TopicPartition, str] = {}
+        self._stopped: frozenset[TopicPartition] | None = None
+
+    def stop_partition(self, partition: TopicPartition, reason: str) -> None:
+        """Note for all bridges, and for later, that the group does not read `partition`."""
+        with self._lock:
+            self._new[partition] = reason
+            self._stopped = None
+
+    def stopped(self) -> frozenset[TopicPartition] | None:
+        """The partitions that are stopped; None while that is not known."""
+        with self._lock:
+            return self._stopped
+
+    def run(self) -> None:
+        """Report until the bridge ends; an outage of PostgreSQL only makes the news old."""
+        self._try(self._turn)
+        while not self._ending.wait(bridges.REPORT_SECONDS):
+            self._try(self._turn)
+        self._try(lambda: bridges.leave(self._member))
+
+    def end(self) -> None:
+        """Report no more; called when the bridge ends in order."""
+        self._ending.set()
+        self.join(1)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        # Tables that `init` has yet to make are as good as an outage: the workers say so.
+        with contextlib.suppress(peewee.PeeweeException, psycopg2.Error), database.connection_context():
+            action()
+
+    def _turn(self) -> None:
+        with self._lock:
+            new = dict(self._new)
+        for partition, reason in new.items():
+            bridges.stop(partition.topic, partition.partition, self._group, reason)
+        bridges.report(self._member, self._status())
+        stopped = frozenset(TopicPartition(row.topic, row.partition) for row in bridges.stopped(self._group))
+        with self._lock:
+            if self._new.keys() == new.keys():
+                self._new.clear()
+                self._stopped = stopped
