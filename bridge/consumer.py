@@ -17,13 +17,13 @@ from kafka.structs import TopicPartition
 
 from bridge.batches import Batcher
 from bridge.clients import new_consumer, offsets, wait_for_brokers
-from bridge.flood import Flood
 from bridge.handover import Flight, Handover
 from bridge.holding import Holding, Reason
 from bridge.ordering import Ordering
 from bridge.progress import Progress
 from bridge.reporter import Reporter
 from bridge.retries import verdict
+from bridge.stops import Stops
 from bridge.watchdog import Watchdog
 from tasks import telemetry
 from tasks.claims import Result
@@ -48,12 +48,11 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self._progress: Progress[TopicPartition] = Progress()
         self._ordering: Ordering[TopicPartition] = Ordering(settings.ordering)
-        self._flood: Flood[TopicPartition] = Flood(settings.dead_letter_limit_percent)
         self._holding = Holding()
         self._status: dict[str, Any] = {}  # for the two threads, which must not look at what changes
         self._reporter = Reporter(settings, lambda: self._status)
         self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status)
-        self._stopped: frozenset[TopicPartition] = frozenset()  # see partition.stopped
+        self._stops = Stops(settings, self._batcher, self._reporter)
         self._paused = False
         self._consumer: KafkaConsumer = None
         self._stopping = False
@@ -77,7 +76,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._take_results(0)
         self._hand_over()
         self._commit()
-        self._mind_stopped_partitions()
+        self._stops.turn(self._consumer)
         if self._must_hold():
             self._hold()
         else:
@@ -87,7 +86,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
     def _read(self) -> None:
         if self._paused:
             self._paused = False
-            self._consumer.resume(*(self._consumer.paused() - self._stopped))
+            self._consumer.resume(*(self._consumer.paused() - self._stops.partitions))
         now = time.monotonic()
         due = self._batcher.due_in(now)
         idle = 0.1 if not len(self._handover) else 0.01  # with batches in flight, their results come soon
@@ -162,37 +161,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._progress.stored(flight.partition, result.batch)
         self._ordering.done(flight.partition, result.batch)
         self._watchdog.progressed_at = now
-        if self._flood.add(flight.partition, flight.claim.records, result.dead):
-            self._stop_partition(flight.partition)
-
-    def _stop_partition(self, partition: TopicPartition) -> None:
-        """Too much of it goes to dead_letter: read no more of it until an operator says so."""
-        share = self._flood.share(partition)
-        reason = f"{share:.0%} of its recent records went to dead_letter"
-        self._flood.forget(partition)
-        self._reporter.stop_partition(partition, reason)
-        self._set_stopped(self._stopped | {partition})
-        how = f"python -m bootstrap dead-letters resume --topic {partition.topic}"
-        telemetry.emit(
-            "partition.stopped", topic=partition.topic, partition=partition.partition, reason=reason, go_on=how
-        )
-
-    def _mind_stopped_partitions(self) -> None:
-        known = self._reporter.stopped()
-        if known is not None and known != self._stopped:
-            for partition in self._stopped - known:
-                telemetry.emit("partition.released", topic=partition.topic, partition=partition.partition)
-            self._set_stopped(known)
-
-    def _set_stopped(self, stopped: frozenset[TopicPartition]) -> None:
-        ours = self._consumer.assignment()
-        for partition in ours & (self._stopped - stopped):
-            self._batcher.go_on(partition)
-            self._consumer.resume(partition)
-        for partition in ours & stopped:
-            self._batcher.stop(partition)
-            self._consumer.pause(partition)
-        self._stopped = stopped
+        self._stops.count(self._consumer, flight.partition, flight.claim.records, result.dead)
 
     def _tell(self) -> None:
         """Keep watchdog, reporter and log up to date."""
@@ -220,7 +189,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             "in_flight_bytes": self._handover.size(),
             "waiting": len(self._batcher),
             "partitions": _names(self._consumer.assignment()),
-            "stopped": _names(self._stopped),
+            "stopped": _names(self._stops.partitions),
         }
 
     def _commit(self) -> None:
@@ -245,7 +214,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Called by the client in a poll, before the first record of `assigned`."""
         telemetry.emit("partitions.assigned", partitions=_names(assigned))
-        self._set_stopped(self._stopped)  # those of them that are stopped stay so
+        self._stops.apply(self._consumer, self._stops.partitions)  # those of them that are stopped stay so
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Called by the client in a poll: let what is in flight finish for a while, commit it, forget the rest."""
@@ -266,7 +235,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in revoked:
             self._progress.forget(partition)
             self._ordering.forget(partition)
-            self._flood.forget(partition)
+            self._stops.forget(partition)
         telemetry.emit("partitions.revoked", partitions=_names(revoked), batches_left=len(left))
 
     def _commit_now(self, positions: dict[TopicPartition, int]) -> None:
@@ -283,6 +252,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         while len(self._handover) and time.monotonic() < deadline:
             self._take_results(_SHORT_WAIT_SECONDS)
             self._handover.turn(time.monotonic())
+            self._tell()
         positions = self._progress.to_commit()
         if positions:
             self._commit_now(positions)
