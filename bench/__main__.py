@@ -41,6 +41,7 @@ class Contestant:
     commands: tuple[tuple[str, ...], ...]
     messages: int
     workers: int
+    ordering: str = "none"
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _contestants(options: argparse.Namespace) -> Sequence[Contestant]:
         Contestant("(a) naive, 2 workers", naive, options.naive_messages, 2),
         Contestant("(b) plain, one process", plain, options.messages, 1),
         *(Contestant(f"(c) backend, {n} worker{'s'[: n - 1]}", consume, options.messages, n) for n in (1, 2, 4)),
+        *(Contestant(f"(c) 2 workers, by {kind}", consume, options.messages, 2, kind) for kind in ("partition", "key")),
     )
 
 
@@ -121,6 +123,7 @@ class _Run:
             "KAFKA_TOPICS": self._topic,
             "KAFKA_GROUP_ID": f"bench-{number}",
             "WORKERS": str(contestant.workers),
+            "ORDERING": contestant.ordering,
         }
         if contestant.name.startswith("(c)"):
             del self._environment["REDIS_URL"]  # as in a pod: its own Redis counts as its memory and CPU

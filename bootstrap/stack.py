@@ -86,6 +86,21 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def restart(self) -> None:
+        """Start it again on the same port and data, after a kill. Raises LocalStackError."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            self.start()
+            try:
+                self.wait()
+            except LocalStackError:
+                # PostgreSQL refuses while processes of the killed one have yet to notice its end.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
+
 
 class Stack:
     """The servers that `outside` does not name, with data in `directory`. A context manager.

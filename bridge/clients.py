@@ -4,12 +4,14 @@ The code keeps to what kafka-python-ng 2.2 and kafka-python 3 both offer; either
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
+from kafka.record import memory_records
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from tasks.errors import Unavailable
@@ -20,7 +22,8 @@ Client = TypeVar("Client")
 _SETTING = "--kafka-brokers / KAFKA_BROKERS"
 _FIRST_ANSWER_MS = 2000
 # Records of aborted transactions are none. kafka-python-ng cannot tell them apart (see README).
-_READ_COMMITTED = {"isolation_level": "read_committed"} if "isolation_level" in KafkaConsumer.DEFAULT_CONFIG else {}
+_KNOWS_TRANSACTIONS = "isolation_level" in KafkaConsumer.DEFAULT_CONFIG
+_READ_COMMITTED = {"isolation_level": "read_committed"} if _KNOWS_TRANSACTIONS else {}
 
 
 def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
@@ -28,6 +31,8 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
 
     Raises Unavailable when no broker answers.
     """
+    if not _KNOWS_TRANSACTIONS:
+        memory_records.DefaultRecordBatch = _BatchWithoutMarkers
     consumer = _made(
         KafkaConsumer,
         settings,
@@ -43,6 +48,13 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
     # kafka-python 3 may lead the group before it knows its topics, give itself nothing, and never look again.
     consumer.topics()
     return consumer
+
+
+class _BatchWithoutMarkers(DefaultRecordBatch):  # type: ignore[misc]
+    """A batch that hides control records: kafka-python-ng hands the marks that end transactions on as records."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(()) if self.is_control_batch else super().__iter__()
 
 
 def new_producer(settings: Settings) -> KafkaProducer:

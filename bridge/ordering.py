@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 P = TypeVar("P", bound=Hashable)
 Kind = Literal["none", "partition", "key"]
 _key = attrgetter("key")
+_WORTH_A_TASK = 0.25  # of a batch: less waits, or many keys would make many tiny batches
 
 
 class Ordering(Generic[P]):
@@ -28,7 +29,8 @@ class Ordering(Generic[P]):
         if self.kind == "partition":
             return 0
         busy: set[Any] = set().union(*in_flight.values())
-        return next((place for place, record in enumerate(batch) if record.key in busy), len(batch))
+        free = next((place for place, record in enumerate(batch) if record.key in busy), len(batch))
+        return free if free >= len(batch) * _WORTH_A_TASK else 0
 
     def handed_over(self, partition: P, name: str, batch: Sequence[Any]) -> None:
         """`batch` is in flight under `name`."""

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class World:
         name = f"t{uuid.uuid4().hex[:12]}"
         self.topics = [name if number == 0 else f"{name}-{number}" for number in range(topics)]
         self.topic = self.topics[0]
+        self.stack = stack
         server = stack.variables["DATABASE_URL"].rsplit("/", 1)[0]
         _execute(f"{server}/backend", f"CREATE DATABASE {name}")
         self.port = free_port()
@@ -170,6 +172,22 @@ class World:
 
     def ids(self) -> set[str]:
         return {str(row[0]) for row in self.sql("SELECT id FROM message")}
+
+    def holds_exactly(self, made: Iterable[str]) -> None:
+        """The promise: what Kafka acknowledged is stored, all of it, once, and nothing else is."""
+        assert self.ids() == set(made)
+        assert self.count() == len(set(made))
+
+    def stored_within(self, seconds: float, what: str) -> None:
+        """Wait until more is stored than now, and print how long that took."""
+        before, began = self.count(), time.monotonic()
+        wait_until(lambda: self.count() > before, f"records are stored again after {what}", seconds)
+        print(f"stored again {time.monotonic() - began:.1f} s after {what}")
+
+    def admin(self, statement: str) -> None:
+        """SQL on the server's own database, about this world's."""
+        server = self.variables["DATABASE_URL"].rsplit("/", 1)[0]
+        _execute(f"{server}/postgres", statement.format(database=self.topic))
 
     def close(self) -> None:
         """Stop all programs. Their last lines are shown when the test failed: pytest shows output only then."""

@@ -17,5 +17,5 @@ def test_a_stopped_pod_finishes_what_it_holds(ready: World) -> None:
     assert ready.count() < 20_000
     second = ready.consume()
     ready.wait_for(20_000)
-    assert ready.ids() == set(made)
+    ready.holds_exactly(made)
     assert sum(line["duplicates"] for line in first.lines("batch.stored") + second.lines("batch.stored")) == 0

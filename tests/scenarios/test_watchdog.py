@@ -19,4 +19,4 @@ def test_a_stuck_bridge_is_started_anew(ready: World) -> None:
     for process in frozen:
         signalled(process, signal.SIGCONT)
     ready.wait_for(100)
-    assert ready.ids() == set(made)
+    ready.holds_exactly(made)

@@ -35,6 +35,11 @@ def test_a_batch_ends_before_a_key_in_flight() -> None:
     assert allowed("key", keyed(b"a", None), keyed(b"b", None, b"c", b"a", b"d")) == 3
 
 
+def test_a_small_part_of_a_batch_waits_rather_than_travel_alone() -> None:
+    assert allowed("key", keyed(b"a"), keyed(b"b", b"a", b"c", b"d", b"e")) == 0
+    assert allowed("key", keyed(b"a"), keyed(b"b", b"a", b"c", b"d")) == 1
+
+
 def test_the_keys_of_a_halved_batch_are_free_when_both_halves_are_stored() -> None:
     ordering: Ordering[str] = Ordering("key")
     ordering.handed_over("p", "whole", keyed(b"a", b"b"))

@@ -1,0 +1,289 @@
+"""`make chaos`: every fault at random under constant load, and at the end the count: what was lost, what came twice.
+
+Prints a line for each fault with the time until all that was acknowledged before its end is stored.
+Writes bench/results/chaos.json. Exits 1 when anything was lost. The same seed makes the same faults.
+"""
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import psycopg2
+import redis
+import requests
+from confluent_kafka import Producer
+
+from bootstrap.stack import Stack
+from tests.world import ABSENT, Program, World
+
+_ROOT = Path(__file__).parent.parent
+_RECOVERY_SECONDS = 120
+_POSTS_PER_SECOND = 10
+
+
+class Load:
+    """Records with ids of our own at a constant rate, from a producer and over HTTP, and which were acknowledged."""
+
+    def __init__(self, world: World, rate: int) -> None:
+        self._world = world
+        self._rate = rate
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self.sent = 0
+        self.acknowledged: list[str] = []
+        self.longest_stall = 0.0
+        self._threads = [threading.Thread(target=run) for run in (self._produce, self._post, self._watch)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _next(self) -> str:
+        with self._lock:
+            self.sent += 1
+            return f"00000000-0000-4000-8000-{self.sent:012}"
+
+    def _produce(self) -> None:
+        options = {"bootstrap.servers": self._world.variables["KAFKA_BROKERS"], "enable.idempotence": True}
+        producer = Producer({**options, "logger": None, "log_level": 0})
+        while not self._ending.wait(0.1):
+            for _ in range(self._rate // 10):
+                message_id = self._next()
+                body = orjson.dumps({"id": message_id, "type": "chaos"})
+                with suppress(BufferError):  # Kafka is away for long: not sent, so not acknowledged
+                    producer.produce(self._world.topic, body, on_delivery=self._acknowledger(message_id))
+            producer.poll(0)
+        producer.flush(60)
+
+    def _acknowledger(self, message_id: str) -> Callable[[Any, Any], None]:
+        return lambda error, _: None if error else self.acknowledged.append(message_id)
+
+    def _post(self) -> None:
+        with requests.Session() as session:
+            while not self._ending.wait(1 / _POSTS_PER_SECOND):
+                body = {"id": self._next(), "type": "chaos-http"}
+                with suppress(requests.RequestException):
+                    if session.post(f"{self._world.url}/messages", json=body, timeout=30).status_code == 202:
+                        self.acknowledged.append(body["id"])
+
+    def _watch(self) -> None:
+        stored, since = 0, time.monotonic()
+        while not self._ending.wait(0.25):
+            with suppress(psycopg2.Error):
+                count = self._world.count()
+                if count != stored:
+                    stored, since = count, time.monotonic()
+            self.longest_stall = max(self.longest_stall, time.monotonic() - since)
+
+
+class Pods:
+    """Two consumer pods, one with a Redis of its own, one with the shared one; started anew when they end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.running = [self._start(number) for number in range(2)]
+
+    def _start(self, number: int) -> Program:
+        return self._world.start("consume", **({"redis_url": ABSENT} if number == 0 else {}))
+
+    def process(self, pod: Program, part: str, child: bool = False) -> psutil.Process | None:
+        """A process of a pod by a part of its command line, or one of that one's children."""
+        with suppress(StopIteration, psutil.Error, IndexError):
+            found = pod.child(part)
+            return found.children()[0] if child else found
+        return None
+
+    def replace(self, number: int) -> None:
+        """SIGTERM, and a new one in its place."""
+        self.running[number].stop(60)
+        self.running[number] = self._start(number)
+
+    def mind(self) -> int:
+        """Start anew what ended, as Kubernetes would; how many did."""
+        ended = [number for number, pod in enumerate(self.running) if pod.process.poll() is not None]
+        for number in ended:
+            self.running[number] = self._start(number)
+        return len(ended)
+
+
+@contextmanager
+def _frozen(processes: Sequence[psutil.Process | None]) -> Iterator[None]:
+    there = [process for process in processes if process is not None]
+    for process in there:
+        with suppress(psutil.Error):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in there:
+            with suppress(psutil.Error):
+                process.resume()
+
+
+class Faults:
+    """What can go wrong, each as a method without parameters that returns when the cause is over."""
+
+    def __init__(self, world: World, pods: Pods, chance: random.Random) -> None:
+        self._world = world
+        self._pods = pods
+        self._chance = chance
+
+    def all(self) -> dict[str, Callable[[], None]]:
+        """Every fault by its name."""
+        return {
+            "kill -9 a bridge": lambda: self._kill("--only bridge"),
+            "kill -9 a worker process": lambda: self._kill("-m tasks", child=True),
+            "kill -9 a workers' parent": lambda: self._kill("-m tasks"),
+            "kill -9 a pod's Redis": lambda: self._kill("valkey-server", pod=0),
+            "SIGTERM a pod, start another": lambda: self._pods.replace(self._chance.randrange(2)),
+            "freeze a bridge for 15 s": lambda: self._freeze("--only bridge", 15),
+            "freeze a workers' parent for 10 s": lambda: self._freeze("-m tasks", 10),
+            "kill -9 Redis": lambda: self._restart("valkey", 0),
+            "Redis away for 10 s": lambda: self._restart("valkey", 10),
+            "FLUSHALL": self._flush,
+            "kill -9 PostgreSQL": lambda: self._restart("postgresql", 0),
+            "PostgreSQL away for 30 s": lambda: self._restart("postgresql", 30),
+            "PostgreSQL ends all connections": self._end_connections,
+            "PostgreSQL read-only for 5 s": self._read_only,
+            "kill -9 Kafka": lambda: self._restart("kafka", 0),
+            "Kafka away for 10 s": lambda: self._restart("kafka", 10),
+        }
+
+    def _pod(self) -> Program:
+        return self._chance.choice(self._pods.running)
+
+    def _kill(self, part: str, child: bool = False, pod: int | None = None) -> None:
+        victim = self._pods.process(self._pod() if pod is None else self._pods.running[pod], part, child)
+        if victim is not None:
+            with suppress(psutil.Error):
+                victim.send_signal(signal.SIGKILL)
+
+    def _freeze(self, part: str, seconds: float) -> None:
+        with _frozen([self._pods.process(self._pod(), part)]):
+            time.sleep(seconds)
+
+    def _restart(self, name: str, seconds: float) -> None:
+        server = self._world.stack.servers[name]
+        server.kill()
+        time.sleep(seconds)
+        server.restart()
+
+    def _flush(self) -> None:
+        with redis.Redis.from_url(self._world.variables["REDIS_URL"]) as server:
+            server.flushall()
+
+    def _end_connections(self) -> None:
+        self._world.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+
+    def _read_only(self) -> None:
+        for value, seconds in (("on", 5), ("off", 0)):
+            self._world.admin(f"ALTER DATABASE {{database}} SET default_transaction_read_only = {value}")
+            self._end_connections()
+            time.sleep(seconds)
+
+
+def main() -> int:
+    """Break things for so many minutes; 0 when nothing was lost."""
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--rate", type=int, default=500, help="records per second")
+    options = parser.parse_args()
+    print(f"chaos for {options.minutes} minutes, seed {options.seed}, {options.rate} records/s", flush=True)
+    jars = _ROOT / ".local" / "kafka-4.4.0"
+    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, Stack(Path(directory), {}, jars) as stack:
+        result = _run(World(stack), options)
+    (_ROOT / "bench" / "results" / "chaos.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    return 1 if result["lost"] or result["not sent"] else 0
+
+
+def _run(world: World, options: argparse.Namespace) -> dict[str, Any]:
+    world.init()
+    world.serve()
+    pods = Pods(world)
+    chance = random.Random(options.seed)
+    faults = Faults(world, pods, chance).all()
+    ending = time.monotonic() + options.minutes * 60
+    lines: list[dict[str, Any]] = []
+    pods_ended = 0
+    names: list[str] = []
+    with Load(world, options.rate) as load:
+        while time.monotonic() < ending:
+            time.sleep(chance.uniform(1, 4))
+            names = names or chance.sample(list(faults), len(faults))  # each once before any comes again
+            name = names.pop()
+            faults[name]()
+            pods_ended += pods.mind()
+            seconds = _recovery(world, list(load.acknowledged))
+            lines.append({"fault": name, "seconds": seconds})
+            print(f"  {name:36} all stored {seconds:5.1f} s after it was over", flush=True)
+    result = _account(world, load)
+    result |= {"seed": options.seed, "minutes": options.minutes, "pods ended": pods_ended, "faults": lines}
+    world.close()
+    return result
+
+
+def _recovery(world: World, acknowledged: list[str]) -> float:
+    """Seconds until all of `acknowledged` is stored."""
+    began = time.monotonic()
+    missing = set(acknowledged[-50_000:])
+    while missing and time.monotonic() - began < _RECOVERY_SECONDS:
+        with suppress(psycopg2.Error):
+            missing -= _stored(world, missing)
+        time.sleep(0.1)
+    return round(time.monotonic() - began, 1)
+
+
+def _stored(world: World, ids: set[str]) -> set[str]:
+    """Which of `ids` are in one of the two tables."""
+    rows = world.sql(
+        "SELECT id::text FROM message WHERE id = ANY(%s::uuid[])"
+        " UNION ALL SELECT message_id::text FROM dead_letter WHERE message_id = ANY(%s::uuid[])",
+        list(ids),
+        list(ids),
+    )
+    twice = [message_id for message_id, count in Counter(row[0] for row in rows).items() if count > 1]
+    assert not twice, f"in both tables: {twice[:5]}"
+    return {row[0] for row in rows}
+
+
+def _account(world: World, load: Load) -> dict[str, Any]:
+    acknowledged = set(load.acknowledged)
+    _recovery(world, list(acknowledged))
+    stored = world.ids()
+    dead = world.sql("SELECT reason, count(*) FROM dead_letter GROUP BY reason")
+    batches = [line for program in world.programs for line in program.lines("batch.stored")]
+    result = {
+        "acknowledged": len(acknowledged),
+        "lost": len(acknowledged - _stored(world, acknowledged)),
+        "stored": len(stored),
+        "not sent": sum(int(message_id[-12:]) > load.sent for message_id in stored),
+        "dead letters": dict(dead),
+        "records handed over again": sum(line["duplicates"] for line in batches),
+        "longest stall": round(load.longest_stall, 1),
+    }
+    print()
+    for name, value in result.items():
+        print(f"  {name:28} {value}")
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
