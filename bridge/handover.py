@@ -17,7 +17,7 @@ from tasks.settings import Settings
 
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
-_UNTAKEN_SECONDS = 15.0  # a batch no worker took for so long went with a worker that had reserved it
+_UNTAKEN_SECONDS = 8.0  # a batch no worker took for so long went with a worker that had reserved it
 
 
 @dataclass

@@ -65,7 +65,9 @@ class Reporter(threading.Thread):
             new = dict(self._new)
         for partition, reason in new.items():
             bridges.stop(partition.topic, partition.partition, self._group, reason)
-        bridges.report(self._member, self._status())
+        status = self._status()
+        if status:
+            bridges.report(self._member, status)
         stopped = frozenset(TopicPartition(row.topic, row.partition) for row in bridges.stopped(self._group))
         with self._lock:
             if self._new.keys() == new.keys():

@@ -24,6 +24,7 @@ def world(stack: Stack) -> Iterator[World]:
     world = World(stack)
     yield world
     world.close()
+    world.show_logs()  # pytest shows what is printed when the test failed
 
 
 @pytest.fixture

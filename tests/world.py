@@ -190,10 +190,13 @@ class World:
         _execute(f"{server}/postgres", statement.format(database=self.topic))
 
     def close(self) -> None:
-        """Stop all programs. Their last lines are shown when the test failed: pytest shows output only then."""
+        for program in self.programs:
+            program.stop()
+
+    def show_logs(self) -> None:
+        """Print the last lines of all programs."""
         for program in self.programs:
             print(f"--- {program.log}", *program.log.read_text(errors="replace").splitlines()[-25:], sep="\n")
-            program.stop()
 
     def _environment(self, changed: Mapping[str, str]) -> dict[str, str]:
         merged = {**settings.child_environment({}), **self.variables}
