@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bridge import topics
 from bridge.clients import new_admin
+from tasks import schema
 from tests.world import World
 
 
@@ -15,7 +16,7 @@ def test_it_creates_topics_and_tables_and_then_finds_nothing_to_do(world: World)
     assert second.returncode == 0
     assert "nothing to do" in second.stdout
     assert "created" not in second.stdout
-    assert world.sql("SELECT max(version) FROM schema_version") == [(1,)]
+    assert world.sql("SELECT max(version) FROM schema_version") == [(schema.LATEST,)]
 
 
 def test_check_changes_nothing_and_says_what_is_missing(world: World) -> None:
@@ -53,7 +54,7 @@ def test_two_at_once_are_safe(world: World) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: world.run("init"), range(2)))
     assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
-    assert world.sql("SELECT count(*) FROM schema_version") == [(1,)]
+    assert world.sql("SELECT count(*) FROM schema_version") == [(schema.LATEST,)]
 
 
 def test_services_that_are_away_are_named_with_their_setting(world: World) -> None:
