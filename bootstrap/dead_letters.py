@@ -70,7 +70,7 @@ def _show(settings: Settings, letter_id: uuid.UUID, raw: bool) -> None:
 
 
 def _redrive(settings: Settings, everything: bool, dry_run: bool, **selected: Any) -> None:
-    groups, wanted = _chosen(everything, selected)
+    groups, wanted = chosen(everything, selected)
     if dry_run:
         _print_dry_run("redrive", groups)
         return
@@ -99,6 +99,7 @@ def _produce(settings: Settings, wanted: Selection, total: int) -> tuple[int, di
                 shown = redriven
                 print(f"redriven {redriven} of {total}", flush=True)
             if asked_to_stop:
+                print("stopped; the rest waits")
                 break
     finally:
         publisher.close()
@@ -107,14 +108,14 @@ def _produce(settings: Settings, wanted: Selection, total: int) -> tuple[int, di
 
 
 def _discard(settings: Settings, everything: bool, dry_run: bool, note: str, **selected: Any) -> None:
-    groups, wanted = _chosen(everything, selected)
+    groups, wanted = chosen(everything, selected)
     if dry_run:
         _print_dry_run("discard", groups)
         return
     print(f"discarded {sum(dead_letters.discard(wanted, note))}")
 
 
-def _chosen(everything: bool, selected: dict[str, Any]) -> tuple[list[Group], Selection]:
+def chosen(everything: bool, selected: dict[str, Any]) -> tuple[list[Group], Selection]:
     """What waits and is selected, and a selection that nothing which dies from now on is part of.
 
     Without that bound, redriven letters that die again would be redriven for ever.

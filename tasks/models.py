@@ -45,7 +45,7 @@ class DeadLetter(Model):
     key = BlobField(null=True)
     value = BlobField(null=True)
     headers = JsonTextField(null=True)  # [[name, base64 of the value or null], ...]: order and bytes as they were
-    state = TextField(default="waiting")  # then redriven or discarded
+    state = TextField()  # waiting, then redriven or discarded
     handled_at = DateTimeField(null=True)
     note = TextField(null=True)
 

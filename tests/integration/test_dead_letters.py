@@ -1,28 +1,20 @@
 """Dead letters in the hands of an operator: seen as they are, produced again exactly once, discarded with a reason."""
 
+import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
-import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from bootstrap.dead_letters import chosen
 from bridge.publisher import KafkaPublisher
 from bridge.redrive import redrive
 from tasks import database, dead_letters
 from tasks.dead_letters import Selection
 from tests.waiting import wait_until
 from tests.world import World
-
-
-@pytest.fixture
-def tables(ready: World) -> Iterator[World]:
-    database.configure(ready.variables["DATABASE_URL"], "test", connections=2)
-    yield ready
-    database.database.close()
-    database.database.close_all()
 
 
 def bury(
@@ -175,6 +167,15 @@ def test_what_another_operator_holds_is_passed_over(tables: World) -> None:
     assert states(tables) == {held: "waiting", free: "redriven"}
 
 
+def test_what_dies_after_the_choice_is_not_part_of_it(tables: World) -> None:
+    first = bury(tables, b"1")
+    with database.database.connection_context():
+        groups, wanted = chosen(True, {})
+        bury(tables, b"2")
+        assert [str(letter.id) for letter in dead_letters.page(wanted, 10)] == [first]
+    assert [group.count for group in groups] == [1]
+
+
 def test_nothing_is_marked_before_kafka_acknowledged(tables: World) -> None:
     letter_id = bury(tables, b"{}")
     publisher = KafkaPublisher(tables.settings(kafka_brokers="127.0.0.1:1"))
@@ -206,6 +207,21 @@ def test_many_are_redriven_in_order_with_their_number_now_and_then(ready: World)
         "redriven 1250, failed 0",
     ]
     assert [int(record.value() or b"") for record in in_kafka(ready)] == list(range(1, 1251))
+
+
+def test_ctrl_c_ends_a_redrive_after_a_batch_with_every_one_sent_marked(ready: World) -> None:
+    ready.sql(
+        'INSERT INTO dead_letter (id, topic, "partition", "offset", produced_at, reason, detail, value)'
+        " SELECT gen_random_uuid(), %s, 0, n, now(), 'r', '', '{}' FROM generate_series(1, 30000) n",
+        ready.topic,
+    )
+    redriving = ready.start("dead-letters", "redrive", "--all")
+    wait_until(lambda: b"redriven 1000 of 30000" in redriving.log.read_bytes(), "it is on its way")
+    redriving.process.send_signal(signal.SIGINT)
+    assert redriving.process.wait(30) == 0
+    marked = list(states(ready).values()).count("redriven")
+    assert 1000 <= marked < 30000
+    assert len(in_kafka(ready)) == marked
 
 
 def test_what_is_wrong_or_away_is_one_sentence(world: World) -> None:

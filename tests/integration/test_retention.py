@@ -1,22 +1,11 @@
 """`retention` deletes what is old and handled, and nothing else, while writers go on."""
 
-from collections.abc import Iterator
-
 import orjson
-import pytest
 
 from tasks import database, store
 from tasks.envelope import Record
 from tasks.persist import decode_all
 from tests.world import World
-
-
-@pytest.fixture
-def tables(ready: World) -> Iterator[World]:
-    database.configure(ready.variables["DATABASE_URL"], "test", connections=2)
-    yield ready
-    database.database.close()
-    database.database.close_all()
 
 
 def messages(world: World, count: int, days: float) -> None:
