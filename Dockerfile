@@ -1,4 +1,4 @@
-# One image, deployed three times: init, serve, consume.
+# One image for every command: init, serve, consume, retention, dead-letters.
 FROM python:3.11-slim-bookworm AS build
 COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt

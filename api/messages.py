@@ -10,7 +10,7 @@ from uuid_utils import uuid7
 
 from api.problems import Problem, too_large
 from bridge.publisher import Publisher
-from tasks import store, telemetry
+from tasks import dead_letters, store, telemetry
 from tasks.envelope import ID_HEADER, Record, decode, parse, uuid_bytes
 from tasks.models import Message
 from tasks.settings import Settings
@@ -55,7 +55,7 @@ def get(message_id: uuid.UUID) -> Response:
     found = store.find(message_id)
     if found is not None:
         return _json(_shown(found))
-    dead = store.find_dead(message_id)
+    dead = dead_letters.find_unsolved(message_id)
     if dead is not None:
         detail = f"It is a dead letter: {dead.reason}, {dead.detail}"
         raise Problem(404, "dead-letter", "The message could not be stored", detail, reason=dead.reason)

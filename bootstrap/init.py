@@ -4,11 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import peewee
-
 from bridge import topics
 from tasks import database, schema, telemetry
-from tasks.errors import AccessDenied, NotReady, Unavailable
+from tasks.errors import NotReady, Unavailable
 from tasks.settings import Settings
 
 T = TypeVar("T")
@@ -38,18 +36,11 @@ def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
 
 
 def _tables(check: bool) -> list[schema.Migration]:
-    try:
-        with database.database.connection_context():
-            if check:
-                there = schema.version()
-                return [step for step in schema.MIGRATIONS if step.version > there]
-            return schema.upgrade()
-    except peewee.ProgrammingError as error:
-        raise AccessDenied(
-            f"PostgreSQL does not let the user of --database-url / DATABASE_URL do this: {str(error).splitlines()[0]}"
-        ) from error
-    except database.TRANSIENT as error:
-        raise database.explain(error) from error
+    with database.session():
+        if check:
+            there = schema.version()
+            return [step for step in schema.MIGRATIONS if step.version > there]
+        return schema.upgrade()
 
 
 def _wait(service: str, deadline: float, attempt: Callable[[], T]) -> T:

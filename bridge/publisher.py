@@ -1,8 +1,9 @@
 """Puts messages into Kafka and says where they lie, once all in-sync replicas have them."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
@@ -17,7 +18,11 @@ class UnknownOutcome(BackendError):
     """Raised when Kafka did not acknowledge in time: the message may be stored later, or never."""
 
 
-class TooLarge(BackendError):
+class Refused(BackendError):
+    """Raised when this one message can never be produced; others can."""
+
+
+class TooLarge(Refused):
     """Raised when Kafka does not take a message of this size."""
 
 
@@ -55,6 +60,15 @@ class KafkaPublisher:
 
     def publish(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Place:
         """Keep one message; see Publisher.publish."""
+        return self.send(topic, key, value, headers)()
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
+        """Put one message on its way; calling what is returned waits until it is kept. Messages stay in order.
+
+        Both raise as Publisher.publish does, and Refused.
+        """
+        if (key is None and value is None) or any(raw is None for _, raw in headers):
+            raise Refused("the Kafka client takes no message without key and value, and no header without value")
         producer = self._connected()
         try:
             sent = producer.send(topic, value=value, key=key, headers=list(headers))
@@ -62,13 +76,7 @@ class KafkaPublisher:
             raise TooLarge(str(error)) from error
         except KafkaTimeoutError as error:  # no metadata, or no room in the queue: never sent
             raise Unavailable("Kafka does not take messages at the moment") from error
-        try:
-            kept = sent.get(timeout=self._settings.publish_timeout_seconds)
-        except MessageSizeTooLargeError as error:
-            raise TooLarge("the broker takes no message of this size") from error
-        except KafkaError as error:
-            raise UnknownOutcome("Kafka did not acknowledge the message in time") from error
-        return Place(kept.topic, kept.partition, kept.offset)
+        return lambda: self._kept(sent)
 
     def reachable(self) -> bool:
         """Whether a broker answers now."""
@@ -82,6 +90,15 @@ class KafkaPublisher:
         """Send what is queued and end the producer."""
         if self._producer is not None:
             self._producer.close(timeout=5)
+
+    def _kept(self, sent: Any) -> Place:
+        try:
+            kept = sent.get(timeout=self._settings.publish_timeout_seconds)
+        except MessageSizeTooLargeError as error:
+            raise TooLarge("the broker takes no message of this size") from error
+        except KafkaError as error:
+            raise UnknownOutcome("Kafka did not acknowledge the message in time") from error
+        return Place(kept.topic, kept.partition, kept.offset)
 
     def _connected(self) -> KafkaProducer:
         with self._lock:

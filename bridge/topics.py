@@ -91,6 +91,18 @@ def ensure(settings: Settings, check_only: bool) -> list[Step]:
         admin.close()
 
 
+def missing(settings: Settings, names: Sequence[str]) -> list[str]:
+    """Those of `names` that Kafka does not have. Raises Unavailable."""
+    admin = new_admin(settings)
+    try:
+        there = set(admin.list_topics())
+    except KafkaError as error:
+        raise Unavailable(f"Kafka did not answer while topics were looked at: {error}") from error
+    finally:
+        admin.close()
+    return [name for name in names if name not in there]
+
+
 def describe(admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
     """Those of `names` that exist. Raises KafkaError."""
     # Listing first: asking for a topic that is not there may create it, and the two clients differ on errors.

@@ -1,6 +1,10 @@
 """The connection to PostgreSQL: one pool a process, opened late, and which of its errors pass by themselves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import peewee
 import psycopg2
@@ -10,6 +14,7 @@ from psycopg2.extras import register_default_jsonb
 from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
 _STALE_SECONDS = 300
+_DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
 
 # Away, restarting, out of connections, read-only, deadlocked, disk full: all end without us.
 TRANSIENT = (
@@ -53,6 +58,41 @@ def configure(url: str, process: str, connections: int) -> None:
         keepalives_count=3,
         application_name=f"backend-{process}",
     )
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """A connection for a command; what PostgreSQL refuses meanwhile is said in one sentence.
+
+    Raises Unavailable, AccessDenied, ConfigurationError.
+    """
+    try:
+        with database.connection_context():
+            yield
+    except peewee.ProgrammingError as error:
+        said = str(error).splitlines()[0]
+        raise AccessDenied(
+            f"PostgreSQL does not let the user of --database-url / DATABASE_URL do this: {said}"
+        ) from error
+    except TRANSIENT as error:
+        raise explain(error) from error
+
+
+def delete_batches(statement: str, before: datetime) -> Iterator[int]:
+    """Run a DELETE until it finds nothing, each time in a short transaction; yields how many rows each deleted.
+
+    It takes `before`, `after_time`, `after_id` and `rows`, and returns time and id of each row. The keyset
+    spares each run the index entries of all rows deleted before, which stay until the next vacuum.
+    """
+    after: tuple[datetime, str] = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
+    while True:
+        values = {"before": before, "after_time": after[0], "after_id": after[1], "rows": _DELETED_AT_ONCE}
+        with database.atomic():
+            gone = database.execute_sql(statement, values).fetchall()
+        if not gone:
+            return
+        after = max((moment, str(row_id)) for moment, row_id in gone)
+        yield len(gone)
 
 
 def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:

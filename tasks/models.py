@@ -41,7 +41,7 @@ class Message(Model):
 
 
 class DeadLetter(Model):
-    """A record that can never be a message, kept once with its original bytes and the reason."""
+    """A record that could not be a message, kept once with its original bytes, the reason, and what was done."""
 
     id = UUIDField(primary_key=True)
     message_id = UUIDField(null=True)
@@ -55,6 +55,9 @@ class DeadLetter(Model):
     key = BlobField(null=True)
     value = BlobField(null=True)
     headers = JsonTextField(null=True)  # [[name, base64 of the value or null], ...]: order and bytes as they were
+    state = TextField()  # waiting, then redriven or discarded
+    handled_at = DateTimeField(null=True)
+    note = TextField(null=True)
 
     class Meta:
         database = database

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import peewee
 
 from tasks.database import database
+from tasks.errors import NotReady
 
 _LOCK = 0x6D657373_61676573  # advisory lock key: "messages" in ASCII
 
@@ -56,6 +57,19 @@ MIGRATIONS = (
         """,
     ),
     Migration(
+        2,
+        "what was done with a dead letter",
+        """
+        ALTER TABLE dead_letter
+            ADD COLUMN state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'redriven', 'discarded')),
+            ADD COLUMN handled_at timestamptz,
+            ADD COLUMN note text;
+        -- Partial: what was handled long ago never slows down those who look at what waits, nor the other way round.
+        CREATE INDEX dead_letter_waiting ON dead_letter (dead_at, id) WHERE state = 'waiting';
+        CREATE INDEX dead_letter_handled ON dead_letter (handled_at, id) WHERE state <> 'waiting';
+        """,
+    ),
+    Migration(
         3,
         "bridge and stopped_partition",
         """
@@ -84,6 +98,13 @@ def version() -> int:
         return int(database.execute_sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
     except peewee.ProgrammingError:  # no such table
         return 0
+
+
+def require_latest() -> None:
+    """Raises NotReady when the tables are older than this code."""
+    there = version()
+    if there < LATEST:
+        raise NotReady(f"the tables are {f'of version {there}, not {LATEST}' if there else 'missing'}; run init")
 
 
 def upgrade() -> list[Migration]:

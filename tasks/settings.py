@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from tasks.errors import ConfigurationError
 
-COMMANDS = ("init", "serve", "consume", "local")
+COMMANDS = ("init", "serve", "consume", "local", "dead-letters", "retention")
+_WITH_KAFKA = ("init", "serve", "consume", "local", "dead-letters")
+_PROCESSING = ("init", "serve", "consume", "local")
 
 
 def _positive(text: str) -> int:
@@ -29,6 +31,13 @@ def _percent(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 100:
         raise ValueError("must be between 0 and 100")
+    return number
+
+
+def _days(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 36500:
+        raise ValueError("must be between 0 and 36500")
     return number
 
 
@@ -90,10 +99,10 @@ class Settings:
     """Everything a process is told from outside; validated whole, read once, passed down."""
 
     kafka_brokers: tuple[str, ...] = _setting(
-        "localhost:9092", _names, "Kafka bootstrap servers, host:port, comma separated", *COMMANDS
+        "localhost:9092", _names, "Kafka bootstrap servers, host:port, comma separated", *_WITH_KAFKA
     )
     kafka_topics: tuple[str, ...] = _setting(
-        "messages", _names, "topics, comma separated; the first is the API's default", *COMMANDS
+        "messages", _names, "topics, comma separated; the first is the API's default", *_PROCESSING
     )
     kafka_partitions: int = _setting("6", _positive, "partitions of each topic", "init", "local")
     kafka_replication_factor: int = _setting("1", _positive, "replicas of each partition", "init")
@@ -122,7 +131,9 @@ class Settings:
     web_processes: int = _setting("2", _positive, "gunicorn processes", "serve")
     web_threads: int = _setting("8", _positive, "threads in each gunicorn process", "serve")
     max_body_bytes: int = _setting("1000000", _positive, "largest request body", "serve")
-    publish_timeout_seconds: int = _setting("10", _positive, "longest wait for Kafka to acknowledge", "serve")
+    publish_timeout_seconds: int = _setting(
+        "10", _positive, "longest wait for Kafka to acknowledge", "serve", "dead-letters"
+    )
 
     workers: int = _setting("auto", _workers, "Celery worker processes; auto: one for each core", "consume")
     batch_records: int = _setting("2000", _positive, "most records in a batch", "consume")
@@ -144,6 +155,11 @@ class Settings:
     )
     batch_deadline_seconds: int = _setting(
         "60", _positive, "a batch without result for so long is handed over again", "consume"
+    )
+
+    retention_days: int = _setting("0", _days, "messages stored longer ago are deleted; 0: none", "retention")
+    dead_letter_retention_days: int = _setting(
+        "0", _days, "dead letters redriven or discarded longer ago are deleted; 0: none", "retention"
     )
 
     local_dir: str = _setting(".local", _name, "where the local stack keeps jars, data and logs", "local")

@@ -1,9 +1,9 @@
-"""Every query on `message` and `dead_letter`: storing a batch exactly once, and reading back."""
+"""Storing a batch exactly once, messages and dead letters in one transaction, and every other query on `message`."""
 
 import io
 import uuid
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ import psycopg2
 from peewee import Tuple
 
 from tasks import copying
-from tasks.database import REFUSED, database
+from tasks.database import REFUSED, database, delete_batches
 from tasks.envelope import Message, Record, record_id
 from tasks.models import DeadLetter
 from tasks.models import Message as MessageRow
@@ -26,6 +26,14 @@ _CONFLICTS = (
     'SELECT staged."offset", staged.id FROM staged JOIN message USING (id)'
     " WHERE staged.payload IS DISTINCT FROM message.payload"
 )
+_DELETE_OLDEST = """
+    WITH oldest AS (
+        SELECT id FROM message
+        WHERE stored_at < %(before)s AND (stored_at, id) > (%(after_time)s, %(after_id)s::uuid)
+        ORDER BY stored_at, id LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM message USING oldest WHERE message.id = oldest.id RETURNING message.stored_at, message.id
+"""
 _COPY_CHUNK_BYTES = 1 << 20  # psycopg2's own 8 KiB means a system call for every 30 messages
 
 
@@ -155,11 +163,6 @@ def find(message_id: uuid.UUID) -> MessageRow | None:
     return MessageRow.get_or_none(MessageRow.id == message_id)
 
 
-def find_dead(message_id: uuid.UUID) -> DeadLetter | None:
-    """The dead letter of the message with this id, or with this id of its own."""
-    return DeadLetter.get_or_none((DeadLetter.message_id == message_id) | (DeadLetter.id == message_id))
-
-
 def page(wanted: Filter, after: tuple[datetime, uuid.UUID] | None, limit: int) -> list[MessageRow]:
     """Up to `limit` messages, newest first, older than the keyset `after` (stored_at, id)."""
     query = MessageRow.select()
@@ -177,6 +180,16 @@ def page(wanted: Filter, after: tuple[datetime, uuid.UUID] | None, limit: int) -
     if after is not None:
         query = query.where(Tuple(MessageRow.stored_at, MessageRow.id) < Tuple(*after))
     return list(query.order_by(MessageRow.stored_at.desc(), MessageRow.id.desc()).limit(limit))
+
+
+def count_before(moment: datetime) -> int:
+    """How many messages were stored before `moment`."""
+    return MessageRow.select().where(MessageRow.stored_at < moment).count()
+
+
+def delete_before(moment: datetime) -> Iterator[int]:
+    """Delete the messages stored before `moment`, oldest first; yields how many after each short transaction."""
+    return delete_batches(_DELETE_OLDEST, moment)
 
 
 def ping() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap.stack import Stack
+from tasks import database
 from tasks.settings import child_environment
 from tests.world import ROOT, World
 
@@ -32,3 +33,12 @@ def ready(world: World) -> World:
     """A world after `init`."""
     world.init()
     return world
+
+
+@pytest.fixture
+def tables(ready: World) -> Iterator[World]:
+    """A ready world whose database the test itself may use as our processes do."""
+    database.configure(ready.variables["DATABASE_URL"], "test", connections=2)
+    yield ready
+    database.database.close()
+    database.database.close_all()

@@ -100,6 +100,18 @@ def test_what_is_not_stored_is_not_found(client: FlaskClient) -> None:
     assert client.get("/messages/no-uuid").status_code == 404
 
 
+def test_a_dead_letter_is_said_to_be_one_until_it_is_redriven(ready: World, client: FlaskClient) -> None:
+    letter_id = str(uuid.uuid4())
+    ready.sql(
+        'INSERT INTO dead_letter (id, topic, "partition", "offset", produced_at, reason, detail)'
+        " VALUES (%s, 't', 0, 0, now(), 'nul', 'd')",
+        letter_id,
+    )
+    assert body(client.get(f"/messages/{letter_id}"))["type"] == "/problems/dead-letter"
+    ready.sql("UPDATE dead_letter SET state = 'redriven'")
+    assert body(client.get(f"/messages/{letter_id}"))["type"] == "/problems/not-found"
+
+
 def test_readiness_names_what_is_away(client: FlaskClient) -> None:
     answer = client.get("/health/ready")
     assert answer.status_code == 503

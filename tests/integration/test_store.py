@@ -1,7 +1,5 @@
 """Storing a batch in real PostgreSQL: each message exactly once, whatever its neighbours are."""
 
-from collections.abc import Iterator
-
 import orjson
 import pytest
 
@@ -10,14 +8,6 @@ from tasks.envelope import Record
 from tasks.persist import decode_all
 from tasks.store import Stored
 from tests.world import World
-
-
-@pytest.fixture
-def tables(ready: World) -> Iterator[World]:
-    database.configure(ready.variables["DATABASE_URL"], "test", connections=2)
-    yield ready
-    database.database.close()
-    database.database.close_all()
 
 
 def record(offset: int, value: bytes | None, key: bytes | None = None) -> Record:

@@ -1,10 +1,12 @@
 """The command line: help that explains, one line for what is wrong, exit codes that are documented."""
 
 import re
+import shlex
 
 import pytest
 
 from bootstrap import cli
+from bootstrap.actions import ACTIONS
 from tasks import errors, settings
 from tasks.settings import COMMANDS
 
@@ -17,17 +19,25 @@ def run(*arguments: str) -> int:
         return ended.code
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "action"),
+    [(command, "") for command in COMMANDS if command != "dead-letters"] + [("dead-letters", a) for a in ACTIONS],
+)
 def test_help_lists_every_flag_with_its_variable_and_an_example(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str, action: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(command, "--help") == 0
+    assert run(command, *action.split(), "--help") == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     for row in settings.table():
         if command in row.commands:
             assert f"{settings.flag(row.name)} " in text
             assert f"[{row.name.upper()}, default: {row.default or 'none'}]" in text
-    assert f"python -m bootstrap {command}" in text
+    assert f"python -m bootstrap {command} {action}".rstrip() in text
+
+
+def test_every_example_of_dead_letters_is_accepted() -> None:
+    for action in ACTIONS.values():
+        cli.parser().parse_args(shlex.split(action.example)[3:])
 
 
 @pytest.mark.parametrize(
@@ -36,9 +46,21 @@ def test_help_lists_every_flag_with_its_variable_and_an_example(
         (["serve", "--port", "many"], "--port"),
         (["serve", "--prot", "1"], "--prot"),
         (["explode"], "explode"),
-        ([], "init|serve|consume|local"),
+        ([], "init|serve|consume|local|dead-letters|retention"),
         (["consume", "--only", "everything"], "--only"),
         (["init", "--database-url", "mysql://x"], "DATABASE_URL"),
+        (["dead-letters"], "list|show|redrive|discard"),
+        (["dead-letters", "list", "--id", "7"], "'7' is no UUID"),
+        (["dead-letters", "list", "--from", "yesterday"], "--from"),
+        (["dead-letters", "list", "--to", "2026-01-31T12:00:00"], "time zone"),
+        (["dead-letters", "list", "--limit", "0"], "--limit"),
+        (["dead-letters", "list", "--state", "lost"], "--state"),
+        (["dead-letters", "show"], "ID"),
+        (["dead-letters", "discard", "--all"], "--note"),
+        (["dead-letters", "discard", "--all", "--note", " "], "--note"),
+        (["dead-letters", "redrive", "--everything"], "--everything"),
+        (["retention", "--retention-days", "-1"], "RETENTION_DAYS"),
+        (["retention", "--dead-letter-retention-days", "soon"], "DEAD_LETTER_RETENTION_DAYS"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_exit_code_2(

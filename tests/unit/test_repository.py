@@ -28,8 +28,9 @@ def accepted(arguments: list[str]) -> bool:
 
 def containers() -> list[dict[str, object]]:
     documents = [d for file in (ROOT / "kube").rglob("*.yaml") for d in yaml.safe_load_all(file.read_text())]
-    specs = [d["spec"]["template"]["spec"] for d in documents if d["kind"] in ("Job", "Deployment")]
-    return [container for spec in specs for container in spec["containers"]]
+    runs = [d["spec"] for d in documents if d["kind"] in ("Job", "Deployment")]
+    runs += [d["spec"]["jobTemplate"]["spec"] for d in documents if d["kind"] == "CronJob"]
+    return [container for run in runs for container in run["template"]["spec"]["containers"]]
 
 
 def test_the_readmes_tables_are_those_of_the_code() -> None:
@@ -51,7 +52,7 @@ def test_every_command_of_the_procfile_and_the_manifests_is_accepted() -> None:
     for command in parse_procfile((ROOT / "Procfile").read_text()).processes.values():
         assert accepted(command.split()[3:]), command
     given = [container["args"] for container in containers()]
-    assert {args[0] for args in given if isinstance(args, list)} == {"init", "serve", "consume"}
+    assert {args[0] for args in given if isinstance(args, list)} == {"init", "serve", "consume", "retention"}
     assert all(isinstance(args, list) and accepted(args) for args in given)
 
 

@@ -1,0 +1,185 @@
+"""What becomes of dead letters: every query on `dead_letter` but its writing, which is part of storing a batch."""
+
+import uuid
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import orjson
+from peewee import ModelSelect, Tuple, fn
+
+from tasks.database import database, delete_batches
+from tasks.envelope import ID_HEADER, Record, decode, record_id
+from tasks.errors import BadRecord
+from tasks.models import DeadLetter
+
+REDRIVEN_HEADER = "redriven-from"
+
+Keyset = tuple[datetime, uuid.UUID]
+Letters: TypeAlias = "ModelSelect[DeadLetter]"
+
+_BYTES = (DeadLetter.key, DeadLetter.value, DeadLetter.headers)
+_DISCARD_ROWS = 5_000  # in one transaction: short enough that nobody waits for it
+
+_DELETE_HANDLED = """
+    WITH oldest AS (
+        SELECT id FROM dead_letter
+        WHERE state <> 'waiting' AND handled_at < %(before)s
+            AND (handled_at, id) > (%(after_time)s, %(after_id)s::uuid)
+        ORDER BY handled_at, id LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM dead_letter USING oldest WHERE dead_letter.id = oldest.id RETURNING handled_at, dead_letter.id
+"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which dead letters; None and () mean any. `since` and `until` bound dead_at, the latter exclusive."""
+
+    ids: Sequence[uuid.UUID] = ()
+    topic: str | None = None
+    reason: str | None = None
+    state: str | None = "waiting"
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """How many selected dead letters one topic has for one reason, and when the newest of them died."""
+
+    topic: str
+    reason: str
+    count: int
+    newest: datetime
+
+
+def find(letter_id: uuid.UUID) -> DeadLetter | None:
+    """The dead letter with this id, with its bytes."""
+    return DeadLetter.get_or_none(DeadLetter.id == letter_id)
+
+
+def find_unsolved(message_id: uuid.UUID) -> DeadLetter | None:
+    """The dead letter that is all there is of a message: with this message id, or this id of its own, not redriven."""
+    same = (DeadLetter.message_id == message_id) | (DeadLetter.id == message_id)
+    return DeadLetter.get_or_none(same & (DeadLetter.state != "redriven"))
+
+
+def states(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """The state of each of `ids` that exists."""
+    found = DeadLetter.select(DeadLetter.id, DeadLetter.state).where(DeadLetter.id.in_(ids))
+    return {letter.id: letter.state for letter in found}
+
+
+def page(wanted: Selection, limit: int) -> list[DeadLetter]:
+    """The newest `limit` dead letters without their bytes, newest first."""
+    columns = [field for field in DeadLetter._meta.sorted_fields if field not in _BYTES]
+    query = _narrowed(DeadLetter.select(*columns), wanted)
+    return list(query.order_by(DeadLetter.dead_at.desc(), DeadLetter.id.desc()).limit(limit))
+
+
+def groups(wanted: Selection) -> list[Group]:
+    """The selected dead letters, counted by topic and reason."""
+    by = (DeadLetter.topic, DeadLetter.reason)
+    query = DeadLetter.select(*by, fn.count(DeadLetter.id), fn.max(DeadLetter.dead_at))
+    rows: Any = _narrowed(query, wanted).group_by(*by).order_by(*by).tuples()
+    return [Group(*row) for row in rows]
+
+
+def claim(wanted: Selection, after: Keyset | None, limit: int) -> list[DeadLetter]:
+    """Up to `limit` dead letters with their bytes, oldest first, younger than the keyset `after` (dead_at, id).
+
+    They belong to the transaction around this call until it ends; what another one holds is passed over,
+    so that two operators at once never handle the same one.
+    """
+    query = _narrowed(DeadLetter.select(), wanted)
+    if after is not None:
+        query = query.where(Tuple(DeadLetter.dead_at, DeadLetter.id) > Tuple(*after))
+    oldest_first = query.order_by(DeadLetter.dead_at, DeadLetter.id).limit(limit)
+    return list(oldest_first.for_update(skip_locked=True))
+
+
+def mark_redriven(ids: Sequence[uuid.UUID]) -> None:
+    """Say that these are in Kafka again. They are kept."""
+    _mark(ids, "redriven", None)
+
+
+def discard(wanted: Selection, note: str) -> Iterator[int]:
+    """Say of the selected ones that nobody needs them, and why; yields how many after each short transaction."""
+    while True:
+        with database.atomic():
+            query = _narrowed(DeadLetter.select(DeadLetter.id), wanted).order_by(DeadLetter.dead_at, DeadLetter.id)
+            ids = [letter.id for letter in query.limit(_DISCARD_ROWS).for_update(skip_locked=True)]
+            if ids:
+                _mark(ids, "discarded", note)
+        if not ids:
+            return
+        yield len(ids)
+
+
+def count_handled_before(moment: datetime) -> int:
+    """How many dead letters were redriven or discarded before `moment`."""
+    return DeadLetter.select().where(DeadLetter.state != "waiting", DeadLetter.handled_at < moment).count()
+
+
+def delete_handled_before(moment: datetime) -> Iterator[int]:
+    """Delete those redriven or discarded before `moment`; yields how many after each short transaction."""
+    return delete_batches(_DELETE_HANDLED, moment)
+
+
+def record_of(letter: DeadLetter) -> Record:
+    """The record as Kafka gave it, byte for byte."""
+    headers = [] if letter.headers is None else orjson.loads(letter.headers)
+    return Record(
+        letter.topic,
+        letter.partition,
+        letter.offset,
+        round(letter.produced_at.timestamp() * 1000),
+        None if letter.key is None else bytes(letter.key),
+        None if letter.value is None else bytes(letter.value),
+        [(name, None if raw is None else b64decode(raw)) for name, raw in headers],
+    )
+
+
+def redriven(letter: DeadLetter) -> Record:
+    """The record to produce again: as it was, with a header that says where it comes from.
+
+    A record without an id of its own would get one from its new place, another one each time. It is
+    given the dead letter's, so that redriven twice it is stored once.
+    """
+    record = record_of(letter)
+    headers = [*record.headers, (REDRIVEN_HEADER, str(letter.id).encode())]
+    if _nameless(record):
+        headers.append((ID_HEADER, str(letter.id).encode()))
+    return record._replace(headers=headers)
+
+
+def _nameless(record: Record) -> bool:
+    try:
+        return decode(record).id == record_id(record)
+    except BadRecord:  # it will be a dead letter again, unless the worker is newer than we are
+        return False
+
+
+def _mark(ids: Sequence[uuid.UUID], state: str, note: str | None) -> None:
+    done: dict[str, Any] = {"state": state, "handled_at": datetime.now(UTC), "note": note}
+    DeadLetter.update(done).where(DeadLetter.id.in_(ids)).execute()
+
+
+def _narrowed(query: Letters, wanted: Selection) -> Letters:
+    if wanted.ids:
+        query = query.where(DeadLetter.id.in_(wanted.ids))
+    for column, value in (
+        (DeadLetter.topic, wanted.topic),
+        (DeadLetter.reason, wanted.reason),
+        (DeadLetter.state, wanted.state),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.since is not None:
+        query = query.where(DeadLetter.dead_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(DeadLetter.dead_at < wanted.until)
+    return query

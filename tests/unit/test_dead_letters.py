@@ -1,0 +1,46 @@
+"""What a dead letter becomes when it is produced again: itself, with where it comes from, and an id if it has none."""
+
+import uuid
+
+import pytest
+
+from tasks import dead_letters, envelope, store
+from tasks.envelope import Headers, Record
+from tasks.models import DeadLetter
+
+OWN = "00000000-0000-4000-8000-000000000001"
+
+
+def letter(value: bytes | None, key: bytes | None = None, headers: Headers = ()) -> DeadLetter:
+    record = Record("topic", 3, 7, 1_700_000_000_123, key, value, headers)
+    return DeadLetter(**store._dead_row(store.Dead(record, "reason", "detail")))
+
+
+def test_the_record_comes_back_as_kafka_gave_it() -> None:
+    headers = [("h", b"\x00\xff"), ("h", b""), ("none", None), ("\u00e9", b"1")]
+    buried = letter(b"\xff\x00", b"\xfe", headers)
+    assert dead_letters.record_of(buried) == Record("topic", 3, 7, 1_700_000_000_123, b"\xfe", b"\xff\x00", headers)
+    assert dead_letters.record_of(letter(None)) == Record("topic", 3, 7, 1_700_000_000_123, None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (f'{{"id": "{OWN}"}}'.encode(), []),
+        (b"{}", [("message-id", OWN.encode())]),
+        (b'{"specversion": "1.0", "source": "s", "id": "1"}', []),
+        (b"not json", [("h", b"1")]),
+    ],
+)
+def test_an_id_of_its_own_and_what_is_no_message_stay_untouched(value: bytes, headers: Headers) -> None:
+    buried = letter(value, headers=headers)
+    again = dead_letters.redriven(buried)
+    assert again.value == value
+    assert list(again.headers) == [*headers, ("redriven-from", str(buried.id).encode())]
+
+
+@pytest.mark.parametrize("headers", [[], [("message-id", b"no UUID")], [("ce_id", b"1")]])
+def test_one_without_id_gets_the_dead_letters_wherever_it_comes_to_lie(headers: Headers) -> None:
+    buried = letter(b'{"no": "id"}', headers=headers)
+    again = dead_letters.redriven(buried)._replace(partition=1, offset=99, timestamp=1_800_000_000_000)
+    assert uuid.UUID(bytes=envelope.decode(again).id) == buried.id
