@@ -2,8 +2,8 @@
 
 import random
 import signal
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
 import psutil
@@ -27,7 +27,8 @@ VICTIMS: dict[str, Callable[[Program], psutil.Process]] = {
 def _grown_up(pod: Program, victim: str) -> psutil.Process | None:
     try:
         found = VICTIMS[victim](pod)
-        return found if time.time() - found.create_time() > _LIFE_SECONDS else None
+        age = datetime.now(UTC).timestamp() - found.create_time()
+        return found if age > _LIFE_SECONDS else None
     except (StopIteration, IndexError, psutil.NoSuchProcess):  # it is being started anew
         return None
 
