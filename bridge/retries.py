@@ -6,7 +6,7 @@ from typing import Literal
 from tasks.claims import Result
 
 _FIRST_SECONDS = 0.1
-_LONGEST_SECONDS = 3.0  # the cause may end at any time, and messages wait
+_LONGEST_SECONDS = 2.0  # the cause may end at any time, and messages wait
 
 _KILLS_OF_THE_GUILTY = 3  # once may be chance: the kernel, or a person, can kill any process
 
