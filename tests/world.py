@@ -205,6 +205,7 @@ class World:
         return {name: value for name, value in merged.items() if value != ABSENT}
 
 
+NEVER = "600"  # seconds to a batch's deadline, where a test must not be saved by it
 ABSENT = "(absent)"  # takes a variable away from a process
 
 

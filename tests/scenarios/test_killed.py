@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.waiting import wait_until
-from tests.world import ABSENT, Program, World, events, signalled
+from tests.world import ABSENT, NEVER, Program, World, events, signalled
 
 _COUNT = 60_000
 _KILLS = 10
@@ -43,7 +43,7 @@ def test_nothing_is_lost_when_it_is_killed(ready: World, victim: str) -> None:
     chance = random.Random(seed)
     print(f"seed {seed}")
     made = list(events(_COUNT).items())
-    pod = ready.consume(redis_url=ABSENT, batch_records="200")
+    pod = ready.consume(redis_url=ABSENT, batch_records="200", batch_deadline_seconds=NEVER)
     for number in range(_KILLS):
         part = made[number * _COUNT // _KILLS : (number + 1) * _COUNT // _KILLS]
         ready.produce([value for _, value in part])

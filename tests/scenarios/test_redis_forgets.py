@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import NEVER, World, events
 
 _COUNT = 20_000
 
@@ -19,7 +19,7 @@ def _more_than(world: World, count: int) -> bool:
 def test_nothing_is_lost(ready: World, fault: str) -> None:
     made = events(_COUNT)
     ready.produce(list(made.values()))
-    pod = ready.consume(batch_records="100")
+    pod = ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
     server = redis.Redis.from_url(ready.variables["REDIS_URL"])
     for wanted in (1000, 5000, 9000):
         wait_until(partial(_more_than, ready, wanted), "the load is under way")

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import NEVER, World, events
 
 _COUNT = 20_000
 
@@ -12,7 +12,7 @@ _COUNT = 20_000
 def test_nothing_is_lost_when_a_server_is_killed(ready: World, name: str) -> None:
     made = events(_COUNT)
     ready.produce(list(made.values()))
-    pod = ready.consume(batch_records="100")
+    pod = ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
     wait_until(lambda: ready.count() > 1000, "the load is under way")
     server = ready.stack.servers[name]
     server.kill()
