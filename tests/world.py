@@ -175,8 +175,9 @@ class World:
 
     def holds_exactly(self, made: Iterable[str]) -> None:
         """The promise: what Kafka acknowledged is stored, all of it, once, and nothing else is."""
-        assert self.ids() == set(made)
-        assert self.count() == len(set(made))
+        wanted = set(made)
+        assert self.ids() == wanted
+        assert self.count() == len(wanted)
 
     def stored_within(self, seconds: float, what: str) -> None:
         """Wait until more is stored than now, and print how long that took."""
