@@ -71,7 +71,7 @@ MIGRATIONS = (
     ),
     Migration(
         3,
-        "bridge and stopped_partition",
+        "bridge, stopped_partition, and dead letters by message",
         """
         CREATE TABLE bridge (
             member text PRIMARY KEY,
@@ -86,6 +86,8 @@ MIGRATIONS = (
             stopped_at timestamptz NOT NULL,
             PRIMARY KEY (topic, "partition", "group")
         );
+        -- Who asks for a message that is not stored asks whether it is dead.
+        CREATE INDEX dead_letter_message_id ON dead_letter (message_id) WHERE message_id IS NOT NULL;
         """,
     ),
 )
