@@ -22,8 +22,8 @@ Client = TypeVar("Client")
 _SETTING = "--kafka-brokers / KAFKA_BROKERS"
 _FIRST_ANSWER_MS = 2000
 # Records of aborted transactions are none. kafka-python-ng cannot tell them apart (see README).
-_KNOWS_TRANSACTIONS = "isolation_level" in KafkaConsumer.DEFAULT_CONFIG
-_READ_COMMITTED = {"isolation_level": "read_committed"} if _KNOWS_TRANSACTIONS else {}
+_IS_NG = "isolation_level" not in KafkaConsumer.DEFAULT_CONFIG
+_READ_COMMITTED = {} if _IS_NG else {"isolation_level": "read_committed"}
 
 
 def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
@@ -31,10 +31,10 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
 
     Raises Unavailable when no broker answers.
     """
-    if not _KNOWS_TRANSACTIONS:
+    if _IS_NG:
         memory_records.DefaultRecordBatch = _BatchWithoutMarkers
     consumer = _made(
-        KafkaConsumer,
+        _ConsumerThatResumes if _IS_NG else KafkaConsumer,
         settings,
         group_id=settings.kafka_group_id,
         enable_auto_commit=False,
@@ -55,6 +55,19 @@ class _BatchWithoutMarkers(DefaultRecordBatch):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(()) if self.is_control_batch else super().__iter__()
+
+
+class _ConsumerThatResumes(KafkaConsumer):  # type: ignore[misc]
+    """A consumer that loses nothing in a pause.
+
+    A poll throws away what was fetched of a paused partition. kafka-python-ng would then go on behind the
+    last batch it has seen, as if the rest of that had been compacted away, and lose it.
+    """
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        for partition in partitions:
+            self._subscription.assignment[partition].last_offset_from_message_batch = None
+        super().resume(*partitions)
 
 
 def new_producer(settings: Settings) -> KafkaProducer:

@@ -115,6 +115,8 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         """Read nothing for a moment: short waits just do not poll, long ones pause and keep the membership."""
         now = time.monotonic()
         if now - self._holding.since > _PAUSE_AFTER_SECONDS:
+            if not self._paused:
+                telemetry.emit("partitions.paused", reason=self._holding.reason)
             self._paused = True
             self._consumer.pause(*self._consumer.assignment())
             self._batcher.add(self._consumer.poll(timeout_ms=0), now)

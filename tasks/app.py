@@ -1,6 +1,7 @@
 """The Celery application: how tasks travel and what happens to them when things break."""
 
 import contextlib
+import os
 import threading
 import time
 import uuid
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 
 import redis
 from celery import Celery
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import setup_logging
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
@@ -19,6 +20,9 @@ from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk
 from tasks.errors import ConfigurationError
 from tasks.persist import NAME, Persist
 from tasks.settings import Settings, flag
+
+_ASK_AGAIN_SECONDS = 0.5
+_SHUTDOWN_SECONDS = 5.0
 
 
 def queue(settings: Settings) -> str:
@@ -55,10 +59,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "worker_enable_remote_control": False,  # the bridge is the only controller
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # storing does not need Redis
+        "worker_enable_prefetch_count_reduction": False,  # a bridge bounds what is in flight
         "worker_soft_shutdown_timeout": 10.0,
         "worker_max_memory_per_child": 150_000,  # KiB; a larger process is replaced after its task
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,  # a Redis that is out of memory will have some again
         "broker_transport_options": {
             # The bridge hands over again by itself, much earlier; this only empties what is left behind.
             "visibility_timeout": EXPIRY_SECONDS,
@@ -78,6 +84,18 @@ def broker_url(redis_url: str) -> str:
 class WorkerConsumer(Consumer):  # type: ignore[misc]
     """Celery's reader of the queue, which would wait up to 30 s before it looks whether Redis is back."""
 
+    def start(self) -> None:
+        """Read until told to stop, or until an error that Celery calls unrecoverable."""
+        try:
+            super().start()
+        except Exception:
+            # Celery now shuts down, and was seen to wait for ever in that while Redis refused commands.
+            # Ended, this process is started anew, and what it had is handed over again.
+            end = threading.Timer(_SHUTDOWN_SECONDS, os._exit, [1])
+            end.daemon = True
+            end.start()
+            raise
+
     def ensure_connected(self, conn: Any) -> Any:
         """Try until Redis answers, at most a second apart."""
 
@@ -88,6 +106,17 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
         return conn.ensure_connection(
             away, interval_start=0.2, interval_step=0.4, interval_max=1, callback=maybe_shutdown
         )
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery would warn each time that tasks outlive connections, which is what our setting asks for."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Redis answers, and refuses; Celery would ask again at once, and log each time."""
+        telemetry.emit("service.unavailable", service="redis", reason=str(exc))
+        time.sleep(_ASK_AGAIN_SECONDS)
 
 
 def _beat(desk: ClaimDesk) -> NoReturn:

@@ -1,5 +1,6 @@
 """The Celery task: fetch a batch, decode it, store it in one transaction, say what became of it."""
 
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ from tasks.store import Dead
 NAME = "tasks.persist"
 # What passes without a change of the record: services that are away, tables that init has yet to make.
 _PASSING = (psycopg2.Error, peewee.PeeweeException, redis.RedisError)
+_REPORT_AGAIN_SECONDS = 0.2
 _IDS_SHOWN = 10  # in the line of a stored batch; small batches can so be found by message id
 
 
@@ -91,7 +93,7 @@ class Persist(Task):  # type: ignore[misc]
         with database.connection_context():
             outcome = store.store_batch(claim.topic, claim.partition, records, messages, dead)
         _log(claim, messages, outcome)
-        self.desk.report(
+        self._report(
             claim,
             Result(claim.batch, claim.attempt, "stored", outcome.stored, outcome.duplicates, len(outcome.dead)),
         )
@@ -104,11 +106,29 @@ class Persist(Task):  # type: ignore[misc]
         outcome: Outcome = "failed" if isinstance(exc, _PASSING) else "killed"
         self._report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
 
+    def _report(self, claim: Claim, result: Result) -> None:
+        # The bridge waits for this, while the worker lives, until the batch's deadline; and without Redis
+        # this process has nothing else to do.
+        said = False
+        while True:
+            try:
+                self.desk.report(claim, result)
+                return
+            except redis.RedisError as error:
+                if not said:
+                    telemetry.emit("service.unavailable", service="redis", reason=str(error))
+                said = True
+                time.sleep(_REPORT_AGAIN_SECONDS)
+
     def report_lost(self, args: Sequence[Any], reason: str, outcome: Outcome = "killed") -> None:
         """Tell the bridge that this batch's process ended before it could say anything."""
         claim = Claim(**args[0])
         telemetry.emit("batch.failed", **claim.place(), reason=reason)
-        self._report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
+        try:
+            self.desk.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
+        except redis.RedisError as error:
+            # The bridge hands a batch over again when its deadline is over; this process must go on.
+            telemetry.emit("service.unavailable", service="redis", reason=str(error))
 
     def report_timeout(self, args: Sequence[Any], seconds: float) -> None:
         """Tell the bridge that this batch took too long. If PostgreSQL was what took it, no record is to blame."""
@@ -120,13 +140,6 @@ class Persist(Task):  # type: ignore[misc]
             self.report_lost(args, f"PostgreSQL took longer than {seconds:.0f} s", "failed")
         else:
             self.report_lost(args, f"it took longer than {seconds:.0f} s")
-
-    def _report(self, claim: Claim, result: Result) -> None:
-        try:
-            self.desk.report(claim, result)
-        except redis.RedisError as error:
-            # The bridge hands a batch without result over again; nothing to do here but say so.
-            telemetry.emit("service.unavailable", service="redis", reason=str(error))
 
 
 def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:

@@ -46,6 +46,7 @@ CATALOGUE = _catalogue(
     Event("service.available", logging.INFO, "A service that was away answers again"),
     Event("partitions.assigned", logging.INFO, "The consumer group gave partitions to this bridge"),
     Event("partitions.revoked", logging.INFO, "The consumer group took partitions from this bridge"),
+    Event("partitions.paused", logging.INFO, "Held for so long that Kafka is told: polls go on, records stay there"),
     Event("batch.handed_over", logging.INFO, "The bridge handed a batch to Celery"),
     Event("batch.handed_over_again", logging.WARNING, "The bridge handed a batch over again"),
     Event("batch.split", logging.WARNING, "The bridge halved a batch that ended its worker"),

@@ -69,6 +69,29 @@ def test_offsets_are_committed_up_to_the_end_and_read_once(ready: World) -> None
     consumer.close(autocommit=False)
 
 
+def test_a_pause_loses_nothing(ready: World) -> None:
+    ready.produce(list(events(1000).values()), partition=0, options={"linger.ms": 50})
+    consumer = new_consumer(ready.settings(), None)
+    offsets: list[int] = []
+
+    def read(partitions_paused: bool = False) -> bool:
+        for records in consumer.poll(timeout_ms=100, max_records=10).values():
+            assert not partitions_paused
+            offsets.extend(record.offset for record in records)
+        return bool(offsets)
+
+    wait_until(read, "the first records are read")
+    for _ in range(3):
+        consumer.pause(*consumer.assignment())
+        for _ in range(5):
+            read(partitions_paused=True)
+        consumer.resume(*consumer.paused())
+        read()
+    wait_until(lambda: read() and len(offsets) >= 1000, "all records are read")
+    assert offsets == list(range(1000))
+    consumer.close(autocommit=False)
+
+
 def test_batches_are_bounded_by_count_and_bytes(ready: World) -> None:
     ready.produce([orjson.dumps({"n": n, "filler": "x" * 100}) for n in range(1000)], partition=0)
     pod = ready.consume(batch_records="100", batch_bytes="5000")

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.waiting import wait_until
-from tests.world import World
+from tests.world import World, events
 
 _COUNT = 20_000
 _END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
@@ -49,5 +49,19 @@ def test_it_waits_and_goes_on(ready: World, refusal: str) -> None:
     end(ready)
     ready.admin(_END_CONNECTIONS)
     ready.stored_within(15, f"PostgreSQL is over: {refusal}")
+    ready.wait_for(_COUNT, 120)
+    ready.holds_exactly(made)
+
+
+def test_an_outage_longer_than_kafka_waits_for_a_poll_loses_nothing(ready: World) -> None:
+    made = events(_COUNT)
+    ready.produce(list(made.values()), options={"linger.ms": 100})  # many records in each batch of Kafka's
+    pod = ready.consume(batch_records="100")
+    wait_until(lambda: ready.count() > 500, "the load is under way")
+    begin, end = REFUSALS["no connections"]
+    begin(ready)
+    ready.admin(_END_CONNECTIONS)
+    wait_until(lambda: pod.lines("partitions.paused"), "the bridge pauses its partitions")
+    end(ready)
     ready.wait_for(_COUNT, 120)
     ready.holds_exactly(made)

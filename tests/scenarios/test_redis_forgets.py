@@ -1,10 +1,12 @@
 """Redis wiped, or out of memory, in the middle of the load: the bridge hands everything over again."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
 
+from tasks import app
 from tests.waiting import wait_until
 from tests.world import NEVER, World, events
 
@@ -15,21 +17,44 @@ def _more_than(world: World, count: int) -> bool:
     return world.count() > count
 
 
+def _refused(server: redis.Redis) -> int:
+    statistics: dict[str, Any] = server.info("errorstats")
+    return int(statistics.get("errorstat_OOM", {"count": 0})["count"])
+
+
+def _more_refused(server: redis.Redis, count: int) -> bool:
+    return _refused(server) > count + 5
+
+
 @pytest.mark.parametrize("fault", ["wiped", "out of memory"])
 def test_nothing_is_lost(ready: World, fault: str) -> None:
     made = events(_COUNT)
     ready.produce(list(made.values()))
-    pod = ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
+    ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
     server = redis.Redis.from_url(ready.variables["REDIS_URL"])
-    for wanted in (1000, 5000, 9000):
+    for wanted in range(500, 10_000, 1000):
         wait_until(partial(_more_than, ready, wanted), "the load is under way")
         if fault == "wiped":
             server.flushall()
         else:
+            refused = _refused(server)
             server.config_set("maxmemory", "1")
-            wait_until(lambda: pod.lines("service.unavailable"), "the bridge says so")
+            wait_until(partial(_more_refused, server, refused), "Redis refuses commands")
             server.config_set("maxmemory", "0")
         ready.stored_within(15, f"Redis was {fault}")
     server.close()
     ready.wait_for(_COUNT, 90)
     ready.holds_exactly(made)
+
+
+def test_what_celery_cannot_read_stops_nothing(ready: World) -> None:
+    made = events(_COUNT)
+    ready.produce(list(made.values()))
+    ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
+    server = redis.Redis.from_url(ready.variables["REDIS_URL"])
+    wait_until(partial(_more_than, ready, 1000), "the load is under way")
+    server.rpush(app.queue(ready.settings()), b"no task")
+    ready.wait_for(_COUNT, 90)
+    ready.holds_exactly(made)
+    assert server.llen(app.queue(ready.settings())) == 0
+    server.close()
