@@ -61,7 +61,9 @@ class Load:
             return f"00000000-0000-4000-8000-{self.sent:012}"
 
     def _produce(self) -> None:
-        options = {"bootstrap.servers": self._world.variables["KAFKA_BROKERS"], "enable.idempotence": True}
+        # Waiting makes batches that are larger than what the bridge polls at once.
+        servers = self._world.variables["KAFKA_BROKERS"]
+        options = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 1500}
         producer = Producer({**options, "logger": None, "log_level": 0})
         while not self._ending.wait(0.1):
             for _ in range(self._rate // 10):
