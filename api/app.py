@@ -1,22 +1,33 @@
 """The Flask application, wired from settings and a publisher."""
 
-from flask import Flask
 from flask_cors import CORS
+from flask_openapi3 import Info, OpenAPI
 
-from api import health, messages, problems
+from api import access, documents, health, problems, publishing, reading
 from bridge.publisher import Publisher
 from tasks.database import database
 from tasks.settings import Settings
 
 
-def create_app(settings: Settings, publisher: Publisher) -> Flask:
+def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     """Build the application. Connects nothing; tasks.database must be configured before requests come."""
-    app = Flask(__name__)
+    app = OpenAPI(
+        __name__,
+        info=Info(title="Message backend", version="0.1.0", description=documents.ABOUT),
+        security_schemes=access.SCHEMES,
+        doc_ui=False,
+        validation_error_status=400,
+        validation_error_model=problems.ProblemShape,
+        validation_error_callback=problems.bad_parameters,
+    )
     app.extensions["settings"] = settings
     app.extensions["publisher"] = publisher
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.register_blueprint(messages.blueprint)
-    app.register_blueprint(health.blueprint)
+    app.register_api(publishing.blueprint)
+    app.register_api(reading.blueprint)
+    app.register_api(health.blueprint)
+    app.register_blueprint(documents.blueprint)
+    access.register(app, settings)
     problems.register(app)
     if settings.cors_origins:
         CORS(app, origins=list(settings.cors_origins))

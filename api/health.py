@@ -1,13 +1,15 @@
 """GET /health for probes that restart, GET /health/ready for people and for probes that route traffic."""
 
-import orjson
 import peewee
-from flask import Blueprint, Response, current_app
+from flask import Response
+from flask_openapi3 import APIBlueprint, Tag
 
-from bridge.publisher import Publisher
+from api.answers import json_answer, publisher
 from tasks import bridges, store
 
-blueprint = Blueprint("health", __name__, url_prefix="/health")
+blueprint = APIBlueprint(
+    "health", __name__, url_prefix="/health", abp_tags=[Tag(name="Health", description="For probes and people")]
+)
 
 
 @blueprint.get("")
@@ -19,8 +21,7 @@ def live() -> Response:
 @blueprint.get("/ready")
 def ready() -> Response:
     """Each service with what is wrong, and the bridges; 503 while messages cannot be accepted."""
-    publisher: Publisher = current_app.extensions["publisher"]
-    kafka = None if publisher.reachable() else "no broker answers"
+    kafka = None if publisher().reachable() else "no broker answers"
     postgresql = _postgresql()
     services = {"kafka": kafka, "postgresql": postgresql}
     told = bridges.reports() if postgresql is None else []
@@ -29,7 +30,7 @@ def ready() -> Response:
         "services": {name: {"ok": wrong is None, "reason": wrong} for name, wrong in services.items()},
         "bridges": told,  # what each says of itself: what it holds back for, and which partitions are stopped
     }
-    return Response(orjson.dumps(body) + b"\n", status=200 if kafka is None else 503, content_type="application/json")
+    return json_answer(body, 200 if kafka is None else 503)
 
 
 def _postgresql() -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import peewee
 from flask import Flask, Response, request
+from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from bridge.publisher import TooLarge, UnknownOutcome
@@ -13,6 +14,18 @@ from tasks.database import TRANSIENT, database
 from tasks.errors import BadRecord, Unavailable
 
 _TYPES = "/problems/"  # a relative reference, RFC 9457 section 3.1.1; the README explains each
+
+
+class ProblemShape(BaseModel):
+    """What every error answers (RFC 9457)."""
+
+    type: str = Field(description="names the problem; the README explains each")
+    title: str
+    status: int
+    detail: str = Field(description="a sentence on what was wrong this time")
+    instance: str = Field(description="the path that was asked for")
+    pointer: str | None = Field(None, description="where in the body it lies (RFC 6901)")
+    parameter: str | None = Field(None, description="which parameter it is")
 
 
 class Problem(Exception):
@@ -55,6 +68,18 @@ def respond(problem: Problem) -> Response:
     if problem.status == 503:
         response.headers["Retry-After"] = "1"
     return response
+
+
+def bad_parameters(error: ValidationError) -> Response:
+    """The answer when a parameter in path or query is none that its view takes."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        detail = f"There is no parameter {name}."
+    else:
+        said = first["msg"].removeprefix("Value error, ")
+        detail = said if said.startswith(name) else f"{name}: {said}"
+    return respond(Problem(400, "bad-parameter", "A parameter is wrong", detail, parameter=name))
 
 
 def too_large(detail: str) -> Problem:

@@ -94,6 +94,28 @@ def _setting(default: str, parse: Callable[[str], Any], meaning: str, *commands:
     return field(metadata=metadata)
 
 
+@dataclass(frozen=True)
+class ApiKey:
+    """A key and what it allows: read, write, operate."""
+
+    scopes: frozenset[str]
+    secret: str = field(repr=False)
+
+
+_SCOPES = frozenset({"read", "write", "operate"})
+
+
+def _api_keys(text: str) -> tuple[ApiKey, ...]:
+    keys = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        scopes, colon, secret = part.partition(":")
+        named = frozenset(scopes.split("+"))
+        if not colon or len(secret) < 8 or not named <= _SCOPES:
+            raise ValueError("must be SCOPES:KEY, ... with scopes as in read+write+operate, and 8 characters a key")
+        keys.append(ApiKey(named, secret))
+    return tuple(keys)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything a process is told from outside; validated whole, read once, passed down."""
@@ -131,6 +153,9 @@ class Settings:
     web_processes: int = _setting("2", _positive, "gunicorn processes", "serve")
     web_threads: int = _setting("8", _positive, "threads in each gunicorn process", "serve")
     max_body_bytes: int = _setting("1000000", _positive, "largest request body", "serve")
+    api_keys: tuple[ApiKey, ...] = _setting(
+        "", _api_keys, "who may use the API, as read+write:KEY,operate:KEY; none: everybody", secret=True
+    )
     publish_timeout_seconds: int = _setting(
         "10", _positive, "longest wait for Kafka to acknowledge", "serve", "dead-letters"
     )

@@ -1,0 +1,57 @@
+"""GET /openapi.json describes this API from the views' own types; GET /docs shows that, and needs no other site."""
+
+from importlib.resources import files
+
+import orjson
+from flask import Blueprint, Response, current_app, send_from_directory
+
+blueprint = Blueprint("documents", __name__)
+
+ABOUT = """Takes messages, keeps every one in PostgreSQL exactly once, and reads them back.
+
+Errors are problem JSON (RFC 9457); `type` ends in a name that the README explains."""
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Message backend</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs/css/swagger-ui.css"></head>
+<body><div id="page"></div>
+<script src="/docs/js/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body>
+</html>
+"""
+_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null});\n'
+_MAY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; frame-ancestors 'none'"
+)
+
+
+@blueprint.get("/openapi.json")
+def description() -> Response:
+    """The description of this API, OpenAPI 3.1."""
+    return Response(orjson.dumps(described()), content_type="application/json")
+
+
+@blueprint.get("/docs")
+def page() -> Response:
+    """The description as a page to read and try."""
+    return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _MAY})
+
+
+@blueprint.get("/docs/start.js")
+def start() -> Response:
+    """What begins the page: a file, because its rules allow no script in the text."""
+    return Response(_START, content_type="text/javascript")
+
+
+@blueprint.get("/docs/<any(css, js):kind>/<name>")
+def asset(kind: str, name: str) -> Response:
+    """A file of Swagger UI, from its package."""
+    directory = files("flask_openapi3_swagger") / "templates" / "swagger" / kind
+    return send_from_directory(str(directory), name, max_age=3600)
+
+
+def described() -> dict[str, object]:
+    """The description as a dictionary. Errors have the content type they are sent with."""
+    document: dict[str, object] = current_app.api_doc  # type: ignore[attr-defined]
+    return document
