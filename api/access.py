@@ -1,10 +1,11 @@
 """Who may do what: API keys with scopes, and the headers that keep browsers careful."""
 
+import hashlib
 import hmac
 from collections.abc import Callable
 from typing import Any, Literal
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
 from api.problems import Problem
@@ -51,6 +52,7 @@ def _judge(keys: tuple[ApiKey, ...]) -> Callable[[str | None, Scope], bool | Non
 def _check(scope: Scope) -> None:
     kind, _, key = request.headers.get("Authorization", "").partition(" ")
     given = key.strip() if kind.lower() == "bearer" else request.headers.get("X-API-Key")
+    g.client = hashlib.sha256(given.encode()).hexdigest() if given else ""  # whose Idempotency-Keys they are
     allowed = current_app.extensions["allowed"](given, scope)
     if allowed is None:
         raise Problem(401, "unauthorized", "An API key is needed", "Send a valid key: Authorization: Bearer KEY.")

@@ -3,7 +3,7 @@
 from flask_cors import CORS
 from flask_openapi3 import Info, OpenAPI
 
-from api import access, documents, health, problems, publishing, reading
+from api import access, documents, health, limits, problems, publishing, reading
 from bridge.publisher import Publisher
 from tasks.database import database
 from tasks.settings import Settings
@@ -22,11 +22,11 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     )
     app.extensions["settings"] = settings
     app.extensions["publisher"] = publisher
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.register_api(publishing.blueprint)
     app.register_api(reading.blueprint)
     app.register_api(health.blueprint)
     app.register_blueprint(documents.blueprint)
+    limits.register(app, settings)
     access.register(app, settings)
     problems.register(app)
     if settings.cors_origins:

@@ -1,5 +1,6 @@
 """Errors as HTTP answers: RFC 9457 problem JSON, one table from our errors to status, no trace to the client."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -8,10 +9,10 @@ from flask import Flask, Response, request
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from bridge.publisher import TooLarge, UnknownOutcome
+from bridge.publisher import Overloaded, TooLarge, UnknownOutcome
 from tasks import telemetry
 from tasks.database import TRANSIENT, database
-from tasks.errors import BadRecord, Unavailable
+from tasks.errors import BackendError, BadRecord, Unavailable
 
 _TYPES = "/problems/"  # a relative reference, RFC 9457 section 3.1.1; the README explains each
 
@@ -43,31 +44,38 @@ class Problem(Exception):
 def register(app: Flask) -> None:
     """Answer every error of this application with a problem."""
     app.register_error_handler(Problem, respond)
-    app.register_error_handler(BadRecord, _bad_record)
-    app.register_error_handler(TooLarge, lambda e: respond(too_large(str(e))))
-    app.register_error_handler(Unavailable, lambda e: respond(_unavailable("Kafka", str(e))))
-    app.register_error_handler(UnknownOutcome, _unknown_outcome)
-    for error in TRANSIENT:
-        app.register_error_handler(error, _database_away)
+    for kind in _FROM_OURS:
+        app.register_error_handler(kind, lambda error: respond(_problem(error)))
+    for away in TRANSIENT:
+        app.register_error_handler(away, _database_away)
+    app.register_error_handler(TimeoutError, lambda _: respond(_too_slow()))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unforeseen)
 
 
 def respond(problem: Problem) -> Response:
     """The answer for a problem."""
-    body = {
-        "type": _TYPES + problem.slug,
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "instance": request.path,
-        **problem.more,
-    }
+    body = {**_shape(problem), "instance": request.path}
     telemetry.emit("message.refused", status=problem.status, problem=problem.slug, detail=problem.detail)
     response = Response(orjson.dumps(body), status=problem.status, content_type="application/problem+json")
     if problem.status == 503:
         response.headers["Retry-After"] = "1"
     return response
+
+
+def shape_of(error: BackendError | Problem) -> dict[str, Any]:
+    """An error as the problem of one item of a batch."""
+    return _shape(error if isinstance(error, Problem) else _problem(error))
+
+
+def _shape(problem: Problem) -> dict[str, Any]:
+    return {
+        "type": _TYPES + problem.slug,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        **problem.more,
+    }
 
 
 def bad_parameters(error: ValidationError) -> Response:
@@ -87,19 +95,44 @@ def too_large(detail: str) -> Problem:
     return Problem(413, "too-large", "The message is too large", detail)
 
 
-def _bad_record(error: BadRecord) -> Response:
-    slug = error.reason.replace("_", "-")
-    return respond(Problem(400, slug, "The body is not JSON that can be stored", error.detail))
+def _bad_record(error: BackendError) -> Problem:
+    slug = getattr(error, "reason", "not_json").replace("_", "-")
+    detail = getattr(error, "detail", str(error))
+    return Problem(400, slug, "The body is not JSON that can be stored", detail)
 
 
-def _unavailable(service: str, detail: str) -> Problem:
-    return Problem(503, "unavailable", f"{service} is away", f"{detail}. The message was not accepted; try again.")
+def _unavailable(error: BackendError) -> Problem:
+    return Problem(503, "unavailable", "Kafka is away", f"{error}. The message was not accepted; try again.")
 
 
-def _unknown_outcome(error: UnknownOutcome) -> Response:
+def _overloaded(error: BackendError) -> Problem:
+    return Problem(503, "overloaded", "Too many messages at once", f"{error}. The message was not accepted; try again.")
+
+
+def _unknown_outcome(error: BackendError) -> Problem:
     telemetry.emit("message.unacknowledged", reason=str(error))
     detail = f"{error}; it may be stored later. Send it again with the same id: it is stored once."
-    return respond(Problem(503, "unknown-outcome", "It is not known whether the message was accepted", detail))
+    return Problem(503, "unknown-outcome", "It is not known whether the message was accepted", detail)
+
+
+def _too_slow() -> Problem:
+    return Problem(408, "too-slow", "The body came too slowly", "The server waited in vain for the rest of the body.")
+
+
+_FROM_OURS: dict[type[BackendError], Callable[[BackendError], Problem]] = {
+    BadRecord: _bad_record,
+    TooLarge: lambda error: too_large(str(error)),
+    Overloaded: _overloaded,
+    Unavailable: _unavailable,
+    UnknownOutcome: _unknown_outcome,
+}
+
+
+def _problem(error: BackendError) -> Problem:
+    for kind, make in _FROM_OURS.items():
+        if isinstance(error, kind):
+            return make(error)
+    raise error
 
 
 def _database_away(error: Exception) -> Response:

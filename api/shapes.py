@@ -1,7 +1,8 @@
 """What the API answers, as types: the description at /openapi.json is made from them."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -14,6 +15,26 @@ class Accepted(BaseModel):
     topic: str
     partition: int
     offset: int
+
+
+class Item(BaseModel):
+    """What became of an item of a batch. Retry `failed` and `unknown` ones: with the same id each is stored once."""
+
+    index: int
+    status: Literal["accepted", "invalid", "not_sent", "failed", "unknown"]
+    step: Literal["validating", "publishing"] | None = None
+    id: UUID | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    problem: dict[str, Any] | None = None
+
+
+class Batch(BaseModel):
+    """What became of a batch."""
+
+    accepted: int = Field(description="how many items Kafka keeps")
+    items: list[Item] = Field(description="a result for each, in order")
 
 
 class Message(BaseModel):
@@ -36,3 +57,53 @@ class Page(BaseModel):
 
     messages: list[Message]
     next: str | None = Field(description="the cursor of the next page; null on the last")
+
+
+def item(index: int, found: Any, message_id: str | None = None) -> dict[str, Any]:
+    """The result of an item that Kafka does not (surely) keep. `found` is its problem, or a message not sent."""
+    if not isinstance(found, Mapping):
+        return {"index": index, "status": "not_sent", "step": "validating", "id": found.id}
+    if message_id is None:
+        return {"index": index, "status": "invalid", "step": "validating", "problem": found}
+    status = "unknown" if found["type"].endswith("unknown-outcome") else "failed"
+    return {"index": index, "status": status, "step": "publishing", "id": message_id, "problem": found}
+
+
+_OBJECT = {
+    "type": "object",
+    "description": "Any fields; these mean something to the server.",
+    "properties": {
+        "id": {"type": "string", "description": "a UUID makes the message idempotent: sent again, it is stored once"},
+        "type": {"type": "string", "description": "to filter by"},
+        "key": {"type": "string", "description": "to filter by; messages of one key keep their order"},
+        "topic": {"type": "string", "description": "one of the server's topics"},
+        "headers": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Kafka headers"},
+    },
+    "example": {"type": "greeting", "key": "you", "text": "hello"},
+}
+_EVENT = {
+    "type": "object",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1},
+        "source": {"type": "string", "minLength": 1},
+        "type": {"type": "string", "minLength": 1},
+        "partitionkey": {"type": "string"},
+    },
+    "example": {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "data": {"sum": 3}},
+}
+
+
+def _content(**kinds: Any) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": kinds}}
+
+
+BODY = _content(**{"application/json": {"schema": _OBJECT}, "application/cloudevents+json": {"schema": _EVENT}})
+BATCH = _content(
+    **{
+        "application/json": {"schema": {"type": "array", "items": _OBJECT}},
+        "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"n": 1}\n{"n": 2}\n'},
+        "application/cloudevents-batch+json": {"schema": {"type": "array", "items": _EVENT}},
+    }
+)

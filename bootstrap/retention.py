@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from tasks import database, dead_letters, schema, store, telemetry
+from tasks import database, dead_letters, idempotency, schema, store, telemetry
 from tasks.settings import Settings
 
 
@@ -16,6 +16,8 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
     messages = letters = 0
     with database.session():
         schema.require_latest()
+        if not dry_run:
+            sum(idempotency.forget())
         if settings.retention_days:
             oldest = _days_ago(settings.retention_days)
             messages = store.count_before(oldest) if dry_run else sum(store.delete_before(oldest))

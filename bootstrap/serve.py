@@ -14,6 +14,7 @@ from tasks import database, telemetry
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
+_REFUSING_THREADS = 32  # so that a request beyond the bound is refused at once, and does not wait unread
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
@@ -30,7 +31,7 @@ class _Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "bind": f"{settings.address}:{settings.port}",
             "workers": settings.web_processes,
             "worker_class": "gthread",
-            "threads": settings.web_threads,
+            "threads": settings.web_threads + _REFUSING_THREADS,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
             "keepalive": 75,

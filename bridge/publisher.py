@@ -18,6 +18,10 @@ class UnknownOutcome(BackendError):
     """Raised when Kafka did not acknowledge in time: the message may be stored later, or never."""
 
 
+class Overloaded(BackendError):
+    """Raised when too much waits for Kafka already: surely not kept."""
+
+
 class Refused(BackendError):
     """Raised when this one message can never be produced; others can."""
 
@@ -38,8 +42,11 @@ class Place:
 class Publisher(Protocol):
     """What the API needs of Kafka."""
 
-    def publish(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Place:
-        """Keep one message. Raises Unavailable (surely not kept), UnknownOutcome, or TooLarge."""
+    def send(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Callable[[], Place]:
+        """Put one message on its way; calling what is returned waits until it is kept. Messages stay in order.
+
+        Both raise Unavailable or Overloaded (surely not kept), UnknownOutcome, or Refused.
+        """
         ...
 
     def reachable(self) -> bool:
@@ -56,26 +63,27 @@ class KafkaPublisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()  # held for seconds while no broker answers
         self._producer: KafkaProducer | None = None
-
-    def publish(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Place:
-        """Keep one message; see Publisher.publish."""
-        return self.send(topic, key, value, headers)()
+        self._queued = 0  # bytes that Kafka has not acknowledged
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
-        """Put one message on its way; calling what is returned waits until it is kept. Messages stay in order.
-
-        Both raise as Publisher.publish does, and Refused.
-        """
+        """Put one message on its way; see Publisher.send."""
         if (key is None and value is None) or any(raw is None for _, raw in headers):
             raise Refused("the Kafka client takes no message without key and value, and no header without value")
         producer = self._connected()
+        size = len(value or b"") + len(key or b"")
+        self._reserve(size)
         try:
             sent = producer.send(topic, value=value, key=key, headers=list(headers))
-        except MessageSizeTooLargeError as error:
-            raise TooLarge(str(error)) from error
-        except KafkaTimeoutError as error:  # no metadata, or no room in the queue: never sent
-            raise Unavailable("Kafka does not take messages at the moment") from error
+        except BaseException as error:
+            self._release(size)
+            if isinstance(error, MessageSizeTooLargeError):
+                raise TooLarge(str(error)) from error
+            if isinstance(error, KafkaTimeoutError):  # no metadata, or no room in the queue: never sent
+                raise Unavailable("Kafka does not take messages at the moment") from error
+            raise
+        sent.add_both(lambda _: self._release(size))
         return lambda: self._kept(sent)
 
     def reachable(self) -> bool:
@@ -100,8 +108,19 @@ class KafkaPublisher:
             raise UnknownOutcome("Kafka did not acknowledge the message in time") from error
         return Place(kept.topic, kept.partition, kept.offset)
 
-    def _connected(self) -> KafkaProducer:
+    def _reserve(self, size: int) -> None:
+        # The client's own bound counts buffers, whatever their size, and waits instead of refusing.
         with self._lock:
+            if self._queued and self._queued + size > self._settings.publish_queue_bytes:
+                raise Overloaded("Too much waits for Kafka already")
+            self._queued += size
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._queued -= size
+
+    def _connected(self) -> KafkaProducer:
+        with self._connecting:
             if self._producer is None:
                 self._producer = new_producer(self._settings)
             return self._producer

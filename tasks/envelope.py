@@ -5,7 +5,7 @@ and its Kafka protocol binding). Whatever cannot become a message raises BadReco
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -51,9 +51,10 @@ class Body(NamedTuple):
     type: str | None
 
 
-def decode(record: Record) -> Message:
+def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None) -> Message:
     """The message in `record`; a tombstone (no value) is a message without payload.
 
+    `unnamed` makes the id of a record that brings none; by default `record_id` does.
     Raises BadRecord: invalid_utf8, not_json, nul, too_long.
     """
     headers = dict(record.headers) if record.headers else None
@@ -64,7 +65,7 @@ def decode(record: Record) -> Message:
         message_id = _id_in_headers(headers) or message_id
         kind = _text(headers.get("ce_type")) or kind
     return Message(
-        message_id or record_id(record),
+        message_id or (unnamed or record_id)(record),
         record.offset,
         record.timestamp,
         _short("type", kind),

@@ -90,6 +90,18 @@ MIGRATIONS = (
         CREATE INDEX dead_letter_message_id ON dead_letter (message_id) WHERE message_id IS NOT NULL;
         """,
     ),
+    Migration(
+        5,
+        "idempotency_key",
+        """
+        CREATE TABLE idempotency_key (
+            key uuid PRIMARY KEY,
+            body bytea NOT NULL,
+            used_at timestamptz NOT NULL DEFAULT now()
+        );
+        CREATE INDEX idempotency_key_used_at ON idempotency_key (used_at);
+        """,
+    ),
 )
 LATEST = MIGRATIONS[-1].version
 

@@ -151,13 +151,18 @@ class Settings:
         "", _optional_names, "origins that browsers may call from, comma separated, or *", "serve"
     )
     web_processes: int = _setting("2", _positive, "gunicorn processes", "serve")
-    web_threads: int = _setting("8", _positive, "threads in each gunicorn process", "serve")
-    max_body_bytes: int = _setting("1000000", _positive, "largest request body", "serve")
+    web_threads: int = _setting("32", _positive, "requests that each gunicorn process serves at once", "serve")
+    max_body_bytes: int = _setting("1000000", _positive, "largest message", "serve")
+    max_batch_bytes: int = _setting("10000000", _positive, "largest body of a batch", "serve")
+    max_batch_items: int = _setting("10000", _positive, "most items in a batch", "serve")
+    publish_queue_bytes: int = _setting(
+        "32000000", _positive, "most bytes of a process that wait for Kafka; beyond, messages are refused", "serve"
+    )
     api_keys: tuple[ApiKey, ...] = _setting(
         "", _api_keys, "who may use the API, as read+write:KEY,operate:KEY; none: everybody", secret=True
     )
     publish_timeout_seconds: int = _setting(
-        "10", _positive, "longest wait for Kafka to acknowledge", "serve", "dead-letters"
+        "5", _positive, "longest wait for Kafka to acknowledge, seconds", "serve", "dead-letters"
     )
 
     workers: int = _setting("auto", _workers, "Celery worker processes; auto: one for each core", "consume")

@@ -39,6 +39,7 @@ CATALOGUE = _catalogue(
     Event("init.done", logging.INFO, "init changed something, or found it as it should be"),
     Event("init.warning", logging.WARNING, "init found a difference it does not change"),
     Event("message.accepted", logging.INFO, "Kafka acknowledged a message that came over HTTP"),
+    Event("batch.accepted", logging.INFO, "Kafka acknowledged messages of a batch that came over HTTP"),
     Event("message.refused", logging.INFO, "A request was answered with a problem"),
     Event("message.unacknowledged", logging.ERROR, "Kafka did not acknowledge a message in time"),
     Event("api.failed", logging.ERROR, "A request failed because of an error nobody foresaw"),

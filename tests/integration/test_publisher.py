@@ -26,7 +26,7 @@ def test_offsets_of_a_key_grow_and_the_place_names_the_topic(
 ) -> None:
     obeying: Publisher = publisher if kind == "kafka" else MemoryPublisher()
     with ThreadPoolExecutor(4) as pool:
-        places = list(pool.map(lambda n: obeying.publish(ready.topic, b"key", b"%d" % n, []), range(20)))
+        places = list(pool.map(lambda n: obeying.send(ready.topic, b"key", b"%d" % n, [])(), range(20)))
     assert {place.topic for place in places} == {ready.topic}
     assert len({place.partition for place in places}) == 1
     assert sorted(place.offset for place in places) == list(range(20))
@@ -34,7 +34,7 @@ def test_offsets_of_a_key_grow_and_the_place_names_the_topic(
 
 
 def test_a_published_message_lies_where_it_says(ready: World, publisher: KafkaPublisher) -> None:
-    places = [publisher.publish(ready.topic, b"key", b'{"n": 1}', [("name", b"value")]) for _ in range(3)]
+    places = [publisher.send(ready.topic, b"key", b'{"n": 1}', [("name", b"value")])() for _ in range(3)]
     assert len({place.partition for place in places}) == 1
     assert [place.offset for place in places] == [0, 1, 2]
     consumer = KafkaConsumer(bootstrap_servers=ready.variables["KAFKA_BROKERS"], consumer_timeout_ms=10_000)
@@ -49,7 +49,7 @@ def test_a_published_message_lies_where_it_says(ready: World, publisher: KafkaPu
 def test_a_message_larger_than_the_broker_takes_is_said_to_be(ready: World) -> None:
     publisher = KafkaPublisher(ready.settings(max_body_bytes="40000000"))
     with pytest.raises(TooLarge):
-        publisher.publish(ready.topic, None, b'"' + b"x" * 11_000_000 + b'"', [])
+        publisher.send(ready.topic, None, b'"' + b"x" * 11_000_000 + b'"', [])()
     publisher.close()
 
 
@@ -57,4 +57,4 @@ def test_without_a_broker_it_is_surely_not_kept(ready: World) -> None:
     publisher = KafkaPublisher(ready.settings(kafka_brokers="127.0.0.1:1"))
     assert not publisher.reachable()
     with pytest.raises(Unavailable, match="KAFKA_BROKERS"):
-        publisher.publish(ready.topic, None, b"{}", [])
+        publisher.send(ready.topic, None, b"{}", [])()

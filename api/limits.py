@@ -1,0 +1,71 @@
+"""How much one process does at a time. What is beyond is answered at once, so that a client can go elsewhere.
+
+Requests that wait keep memory and threads; without a bound an outage of Kafka fills the process with them.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Flask, current_app, g, request
+
+from api.problems import Problem
+from tasks.settings import Settings
+
+_PATIENCE_SECONDS = 0.05  # a burst is over in less; an answer within 100 ms is promised
+BATCHES = 8  # batches read, checked and sent at once: each may hold MAX_BATCH_BYTES several times
+_SLOWEST_READ_SECONDS = 20.0  # of a client that sends its body in drops
+
+
+class Room:
+    """A bounded number of places, with a short queue before it."""
+
+    def __init__(self, places: int) -> None:
+        self._free = threading.BoundedSemaphore(places)
+
+    def enter(self) -> None:
+        """Take a place. Raises Problem when none becomes free in a moment."""
+        if not self._free.acquire(timeout=_PATIENCE_SECONDS):
+            detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
+            raise Problem(503, "overloaded", "Too many requests at once", detail)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._free.release()
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Bound the requests of `app`. Views of a blueprint named in UNBOUNDED have a bound of their own, or need none."""
+    app.extensions["room"] = Room(settings.web_threads)
+    app.extensions["batch_room"] = Room(BATCHES)
+    app.before_request(_enter)
+    app.teardown_request(_leave)
+
+
+UNBOUNDED = {"health", "streaming", "metrics"}
+
+
+def _enter() -> None:
+    # Only gunicorn has it: a client that sends its body in drops must not keep a thread for ever.
+    socket = request.environ.get("gunicorn.socket")
+    if socket is not None:
+        socket.settimeout(_SLOWEST_READ_SECONDS)
+    if request.blueprint not in UNBOUNDED:
+        current_app.extensions["room"].enter()
+        g.inside = True
+
+
+def _leave(error: BaseException | None) -> None:
+    if g.pop("inside", False):
+        current_app.extensions["room"].leave()
+
+
+@contextmanager
+def batch() -> Iterator[None]:
+    """A place among the few batches at once. Raises Problem."""
+    room: Room = current_app.extensions["batch_room"]
+    room.enter()
+    try:
+        yield
+    finally:
+        room.leave()
