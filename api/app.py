@@ -1,5 +1,6 @@
 """The Flask application, wired from settings and a publisher."""
 
+from flask import request
 from flask_cors import CORS
 from flask_openapi3 import Info, OpenAPI
 
@@ -31,8 +32,16 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     problems.register(app)
     if settings.cors_origins:
         CORS(app, origins=list(settings.cors_origins))
+    app.before_request(_refuse_nul)
     app.teardown_request(_give_back_connection)
     return app
+
+
+def _refuse_nul() -> None:
+    for name, value in request.args.items():
+        if "\0" in name + value:
+            detail = "U+0000 stands in no message, so nothing can be asked with it."
+            raise problems.Problem(400, "bad-parameter", "A parameter is wrong", detail, parameter=name)
 
 
 def _give_back_connection(error: BaseException | None) -> None:

@@ -94,7 +94,7 @@ def too_many(most: int) -> Problem:
 def _slices(body: bytes) -> list[bytes]:
     try:
         return [bytes(raw) for raw in _raws.decode(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord("not_json", f"the body is no JSON array: {error}") from None
 
 

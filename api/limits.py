@@ -14,20 +14,28 @@ from tasks.settings import Settings
 
 _PATIENCE_SECONDS = 0.05  # a burst is over in less; an answer within 100 ms is promised
 BATCHES = 8  # batches read, checked and sent at once: each may hold MAX_BATCH_BYTES several times
-_SLOWEST_READ_SECONDS = 20.0  # of a client that sends its body in drops
+_SLOWEST_READ_SECONDS = 10.0  # of a client that sends its body in drops
 
 
 class Room:
-    """A bounded number of places, with a short queue before it."""
+    """A bounded number of places, with a short queue before it that has as many."""
 
     def __init__(self, places: int) -> None:
         self._free = threading.BoundedSemaphore(places)
+        self._queue = threading.BoundedSemaphore(places)
 
     def enter(self) -> None:
         """Take a place. Raises Problem when none becomes free in a moment."""
-        if not self._free.acquire(timeout=_PATIENCE_SECONDS):
+        if not self._free.acquire(blocking=False) and not self._wait():
             detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
             raise Problem(503, "overloaded", "Too many requests at once", detail)
+
+    def _wait(self) -> bool:
+        if not self._queue.acquire(blocking=False):
+            return False
+        with_place = self._free.acquire(timeout=_PATIENCE_SECONDS)
+        self._queue.release()
+        return with_place
 
     def leave(self) -> None:
         """Give the place back."""
@@ -35,24 +43,29 @@ class Room:
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Bound the requests of `app`. Views of a blueprint named in UNBOUNDED have a bound of their own, or need none."""
+    """Bound the requests of `app`; views of a blueprint in UNBOUNDED call `enter` themselves, or need no bound."""
     app.extensions["room"] = Room(settings.web_threads)
     app.extensions["batch_room"] = Room(BATCHES)
-    app.before_request(_enter)
+    app.before_request(_begin)
     app.teardown_request(_leave)
 
 
-UNBOUNDED = {"health", "streaming", "metrics"}
+UNBOUNDED = {"health", "publishing", "streaming", "metrics"}
 
 
-def _enter() -> None:
+def enter() -> None:
+    """Take one of this process's places until the request ends; best after its body is read. Raises Problem."""
+    current_app.extensions["room"].enter()
+    g.inside = True
+
+
+def _begin() -> None:
     # Only gunicorn has it: a client that sends its body in drops must not keep a thread for ever.
     socket = request.environ.get("gunicorn.socket")
     if socket is not None:
         socket.settimeout(_SLOWEST_READ_SECONDS)
     if request.blueprint not in UNBOUNDED:
-        current_app.extensions["room"].enter()
-        g.inside = True
+        enter()
 
 
 def _leave(error: BaseException | None) -> None:

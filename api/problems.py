@@ -7,7 +7,7 @@ import orjson
 import peewee
 from flask import Flask, Response, request
 from pydantic import BaseModel, Field, ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from bridge.publisher import Overloaded, TooLarge, UnknownOutcome
 from tasks import telemetry
@@ -48,7 +48,7 @@ def register(app: Flask) -> None:
         app.register_error_handler(kind, lambda error: respond(_problem(error)))
     for away in TRANSIENT:
         app.register_error_handler(away, _database_away)
-    app.register_error_handler(TimeoutError, lambda _: respond(_too_slow()))
+    app.register_error_handler(ClientDisconnected, lambda _: respond(_incomplete_body()))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unforeseen)
 
@@ -115,8 +115,9 @@ def _unknown_outcome(error: BackendError) -> Problem:
     return Problem(503, "unknown-outcome", "It is not known whether the message was accepted", detail)
 
 
-def _too_slow() -> Problem:
-    return Problem(408, "too-slow", "The body came too slowly", "The server waited in vain for the rest of the body.")
+def _incomplete_body() -> Problem:
+    detail = "The body ended, or paused for too long, before it had the announced length."
+    return Problem(400, "incomplete-body", "A part of the body is missing", detail)
 
 
 _FROM_OURS: dict[type[BackendError], Callable[[BackendError], Problem]] = {

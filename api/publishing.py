@@ -51,6 +51,7 @@ def post(query: Where) -> Response:
     event = request.mimetype == incoming.STRUCTURED
     _check_type(("application/json", incoming.STRUCTURED, *([""] if attributes else [])))
     value = _body(settings().max_body_bytes)
+    limits.enter()
     new_id = _ids(value)
     topics = settings().kafka_topics
     if attributes and not event:

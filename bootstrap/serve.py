@@ -7,6 +7,7 @@ from typing import Any
 
 import gunicorn.app.base
 import gunicorn.glogging
+import gunicorn.http.wsgi
 
 from api.app import create_app
 from bridge.publisher import KafkaPublisher
@@ -14,7 +15,7 @@ from tasks import database, telemetry
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
-_REFUSING_THREADS = 32  # so that a request beyond the bound is refused at once, and does not wait unread
+_REFUSING_THREADS = 64  # so that a request beyond the bound is refused at once, and does not wait unread
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
@@ -76,4 +77,5 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish. Raises ConfigurationError."""
     _check_address(settings.address, settings.port)
     telemetry.emit("process.started", address=settings.address, port=settings.port)
+    gunicorn.http.wsgi.SERVER = "backend"  # no client needs to know what serves it
     _Server(settings).run()
