@@ -4,7 +4,7 @@ BIN := .venv/bin
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench chaos docs lock clean-data clean
+.PHONY: help install run test check compat bench bench-http chaos docs lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ compat: .venv-compat/installed ## the integration tests with kafka-python 3 in p
 
 bench: install ## drain 300,000 messages in three ways and compare (about 3 minutes)
 	@$(BIN)/python -m bench
+
+bench-http: install ## POST and batches against the same Flask without Kafka, and the producer alone
+	@$(BIN)/python -m bench.http
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

@@ -40,8 +40,7 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
 def _refuse_nul() -> None:
     for name, value in request.args.items():
         if "\0" in name + value:
-            detail = "U+0000 stands in no message, so nothing can be asked with it."
-            raise problems.Problem(400, "bad-parameter", "A parameter is wrong", detail, parameter=name)
+            raise problems.bad_parameter(name, "U+0000 stands in no message, so nothing can be asked with it.")
 
 
 def _give_back_connection(error: BaseException | None) -> None:

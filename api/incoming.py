@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from api.problems import Problem
-from tasks.envelope import ID_HEADER, Record, decode, parse
+from tasks.envelope import ID_HEADER, Record, decode, parse, read_body
 from tasks.errors import BadRecord
 
 STRUCTURED = "application/cloudevents+json"
@@ -55,7 +55,7 @@ def read(value: bytes, topics: Sequence[str], topic: str | None, new_id: NewId, 
         headers = _headers(fields)
         key = _string(fields, "key")
     wanted = topic if topic is not None else _string(fields, "topic")
-    return _outgoing(value, key, headers, _topic(wanted, topics), new_id)
+    return _outgoing(value, fields, key, headers, _topic(wanted, topics), new_id)
 
 
 def read_binary(
@@ -69,7 +69,8 @@ def read_binary(
     _check_event(text, lambda name: f"ce-{name}")
     headers = [(f"ce_{name}", said.encode()) for name, said in text.items()]
     headers.append(("content-type", b"application/json"))
-    return _outgoing(value or b"null", text.get("partitionkey"), headers, _topic(topic, topics), new_id)
+    value = value or b"null"
+    return _outgoing(value, parse(value), text.get("partitionkey"), headers, _topic(topic, topics), new_id)
 
 
 def items(body: bytes, lines: bool, most: int) -> list[bytes]:
@@ -107,7 +108,8 @@ def key_id(namespace: uuid.UUID, client: str, key: str, index: int | None = None
 def _outgoing(value: bytes, key: str | None, headers: list[tuple[str, bytes]], topic: str, new_id: NewId) -> Outgoing:
     raw_key = None if key is None else key.encode()
     # What the worker will do with it, so that whatever it would refuse is refused now.
-    message = decode(Record(topic, 0, 0, 0, raw_key, value, headers), lambda _: b"")
+    unplaced = Record(topic, 0, 0, 0, raw_key, value, headers)
+    message = decode(unplaced, lambda _: b"", read_body(parsed))
     if message.id:
         return Outgoing(str(uuid.UUID(bytes=message.id)), topic, raw_key, value, headers)
     made = new_id()

@@ -87,7 +87,12 @@ def bad_parameters(error: ValidationError) -> Response:
     else:
         said = first["msg"].removeprefix("Value error, ")
         detail = said if said.startswith(name) else f"{name}: {said}"
-    return respond(Problem(400, "bad-parameter", "A parameter is wrong", detail, parameter=name))
+    return respond(bad_parameter(name, detail))
+
+
+def bad_parameter(name: str, detail: str) -> Problem:
+    """A parameter or header is none that the view takes."""
+    return Problem(400, "bad-parameter", "A parameter is wrong", detail, parameter=name)
 
 
 def too_large(detail: str) -> Problem:

@@ -95,8 +95,22 @@ _EVENT = {
 }
 
 
+_TOPIC = {
+    "name": "topic",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "the topic, before one named in the body",
+}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "a request repeated with the same key is stored once; for messages without an id of their own",
+}
+
+
 def _content(**kinds: Any) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": kinds}}
+    return {"requestBody": {"required": True, "content": kinds}, "parameters": [_TOPIC, _KEY]}
 
 
 BODY = _content(**{"application/json": {"schema": _OBJECT}, "application/cloudevents+json": {"schema": _EVENT}})

@@ -19,7 +19,7 @@ _REFUSING_THREADS = 64  # so that a request beyond the bound is refused at once,
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
-class _Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
+class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     """gunicorn, told by our settings instead of a file."""
 
     def __init__(self, settings: Settings) -> None:
@@ -27,6 +27,7 @@ class _Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
+        """Called by gunicorn."""
         settings = self._settings
         options: dict[str, Any] = {
             "bind": f"{settings.address}:{settings.port}",
@@ -78,4 +79,4 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
     _check_address(settings.address, settings.port)
     telemetry.emit("process.started", address=settings.address, port=settings.port)
     gunicorn.http.wsgi.SERVER = "backend"  # no client needs to know what serves it
-    _Server(settings).run()
+    Server(settings).run()

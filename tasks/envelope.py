@@ -51,14 +51,16 @@ class Body(NamedTuple):
     type: str | None
 
 
-def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None) -> Message:
+def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None, body: Body | None = None) -> Message:
     """The message in `record`; a tombstone (no value) is a message without payload.
 
-    `unnamed` makes the id of a record that brings none; by default `record_id` does.
+    `unnamed` makes the id of a record that brings none; by default `record_id` does. `body` is what
+    `read_body` says of the value, for who has parsed it already.
     Raises BadRecord: invalid_utf8, not_json, nul, too_long.
     """
     headers = dict(record.headers) if record.headers else None
-    body = _NO_BODY if record.value is None else read_body(record.value)
+    if body is None:
+        body = _NO_BODY if record.value is None else read_body(parse(record.value))
     message_id = body.id
     kind = body.type
     if headers:
@@ -75,9 +77,8 @@ def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None) -> 
     )
 
 
-def read_body(value: bytes) -> Body:
-    """Parse a JSON value as strictly as PostgreSQL's jsonb will. Raises BadRecord."""
-    parsed = parse(value)
+def read_body(parsed: Any) -> Body:
+    """The fields of a parsed JSON value."""
     if type(parsed) is not dict:
         return _NO_BODY
     given = parsed.get("id")
@@ -89,7 +90,7 @@ def read_body(value: bytes) -> Body:
 
 
 def parse(value: bytes) -> Any:
-    """The JSON value in `value`. Raises BadRecord where decoder or PostgreSQL would refuse it."""
+    """The JSON value in `value`, as strictly as PostgreSQL's jsonb. Raises BadRecord."""
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError as error:

@@ -1,0 +1,238 @@
+"""`make bench-http`: this API against the same Flask without Kafka, and its batches against the producer alone.
+
+Everything runs on this machine, the load generator beside it. Contestants take turns in each round, and the
+best round of each counts; ratios of one run mean more than their figures. Also prints the memory of a server
+that is flooded for some time.
+"""
+
+import argparse
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import psutil
+import requests
+
+from bench.messages import generate
+from bootstrap.stack import Stack, free_port
+from tests.waiting import wait_until
+from tests.world import Program, World
+
+_ROOT = Path(__file__).parent.parent
+_BATCH = 100
+
+
+@dataclass
+class Run:
+    """What a load did: answers by status, and the seconds of each."""
+
+    seconds: float = 0.0
+    statuses: dict[int, int] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
+
+    def rate(self) -> float:
+        """Requests answered 202 in a second."""
+        return self.statuses.get(202, 0) / self.seconds
+
+    def p99(self) -> float:
+        """Milliseconds that 99 of 100 answers took at most."""
+        return statistics.quantiles(self.latencies, n=100)[98] * 1000
+
+
+class Client:
+    """A lean HTTP client: a kept connection and requests made beforehand, so that it measures the server."""
+
+    def __init__(self, port: int, path: str, bodies: list[bytes]) -> None:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+        self._requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+        self._port = port
+        self._next = 0
+        self._connection: socket.socket | None = None
+
+    def send(self) -> int:
+        """Send the next request; the status of its answer, 0 when the connection broke."""
+        try:
+            if self._connection is None:
+                self._connection = socket.create_connection(("127.0.0.1", self._port), timeout=60)
+            self._next = (self._next + 1) % len(self._requests)
+            self._connection.sendall(self._requests[self._next])
+            return self._answer(self._connection)
+        except OSError:
+            self.close()
+            return 0
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _answer(self, connection: socket.socket) -> int:
+        received = connection.recv(65536)
+        while b"\r\n\r\n" not in received:
+            received += self._more(connection)
+        head, _, body = received.partition(b"\r\n\r\n")
+        lowered = head.lower()
+        length = int(lowered.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        missing = length - len(body)
+        while missing > 0:
+            missing -= len(self._more(connection))
+        if b"connection: close" in lowered:
+            self.close()
+        return int(head.split(b" ", 2)[1])
+
+    def _more(self, connection: socket.socket) -> bytes:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionResetError
+        return part
+
+
+def load(port: int, path: str, bodies: list[bytes], clients: int, seconds: float, rate: float | None = None) -> Run:
+    """Send for `seconds` from `clients` connections: as fast as answers come, or `rate` requests a second.
+
+    With a rate, latency counts from when a request was due, so that waiting in line is not left out.
+    """
+    run, lock, end = Run(), threading.Lock(), time.perf_counter() + seconds
+
+    def one(number: int) -> None:
+        client, statuses, latencies = Client(port, path, bodies), dict[int, int](), list[float]()
+        step = None if rate is None else clients / rate
+        due = time.perf_counter() + (0 if step is None else step * number / clients)
+        while (now := time.perf_counter()) < end:
+            if step is None:
+                due = now
+            elif due > now:
+                time.sleep(due - now)
+            status = client.send()
+            latencies.append(time.perf_counter() - due)
+            statuses[status] = statuses.get(status, 0) + 1
+            due += step or 0
+        client.close()
+        with lock:
+            run.latencies += latencies
+            for status, count in statuses.items():
+                run.statuses[status] = run.statuses.get(status, 0) + count
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.seconds = time.perf_counter() - began
+    return run
+
+
+def _bare(port: int) -> "subprocess.Popen[bytes]":
+    code = f"from bench.bare import run; run({port})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=_ROOT)
+    wait_until(lambda: _answers(port), "the bare server answers")
+    return process
+
+
+def _answers(port: int) -> bool:
+    with suppress(requests.ConnectionError):
+        return requests.post(f"http://127.0.0.1:{port}/messages", json={}, timeout=2).status_code == 202
+    return False
+
+
+def _producer_alone(world: World, bodies: list[bytes], seconds: float) -> float:
+    from bridge.publisher import KafkaPublisher
+
+    publisher = KafkaPublisher(world.settings())
+    sent, end = 0, time.perf_counter() + seconds
+    began = time.perf_counter()
+    before: list[Callable[[], object]] = []
+    while time.perf_counter() < end:
+        batch = [publisher.send(world.topic, None, bodies[(sent + n) % len(bodies)], []) for n in range(_BATCH)]
+        for wait in before:  # one batch ahead, so that Kafka is never waited for idly
+            wait()
+        before = list(batch)
+        sent += _BATCH
+    for wait in before:
+        wait()
+    rate = sent / (time.perf_counter() - began)
+    publisher.close()
+    return rate
+
+
+def _memory(program: Program) -> float:
+    total = 0
+    for process in program.family():
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total / (1 << 20)
+
+
+def _flood(world: World, program: Program, bodies: list[bytes], seconds: float) -> None:
+    print(f"\noverload: 200 clients with messages of 20 kB for {seconds:.0f} s")
+    large = [orjson.dumps({"filler": "x" * 20_000})]
+    load(world.port, "/messages", large, 200, 5)  # warm
+    first = _memory(program)
+    for minute in range(5):
+        run = load(world.port, "/messages", large, 200, seconds / 5)
+        accepted = sorted(run.latencies)
+        print(
+            f"  part {minute + 1}: {_memory(program):.0f} MiB (began with {first:.0f}), answers {run.statuses},"
+            f" slowest {accepted[-1] * 1000:.0f} ms, p99 {run.p99():.0f} ms"
+        )
+
+
+def main() -> None:
+    """Run the contestants in turns and print one table."""
+    parser = argparse.ArgumentParser(prog="bench.http", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8, help="of each contestant in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--overload-seconds", type=float, default=300, help="0: no overload")
+    options = parser.parse_args()
+    jars = _ROOT / ".local" / "kafka-4.4.0"
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Stack(Path(directory), {}, jars) as stack:
+        _compare(World(stack), options)
+
+
+def _compare(world: World, options: argparse.Namespace) -> None:
+    bodies = [value for _, value in generate(1000, 1)]
+    batches = [b"[" + b",".join(bodies[at : at + _BATCH]) + b"]" for at in range(0, 1000, _BATCH)]
+    world.init()
+    program = world.serve(log_level="info")
+    bare_port = free_port()
+    bare = _bare(bare_port)
+    seconds, clients = options.seconds, options.clients
+    best = {"bare": 0.0, "single": 0.0, "batch": 0.0, "producer": 0.0}
+    try:
+        for _ in range(options.rounds):
+            best["bare"] = max(best["bare"], load(bare_port, "/messages", bodies, clients, seconds).rate())
+            best["single"] = max(best["single"], load(world.port, "/messages", bodies, clients, seconds).rate())
+            best["producer"] = max(best["producer"], _producer_alone(world, bodies, seconds))
+            many = load(world.port, "/messages/batch", batches, 4, seconds)
+            best["batch"] = max(best["batch"], many.rate() * _BATCH)
+        half = load(world.port, "/messages", bodies, clients, seconds, rate=best["single"] / 2)
+        print("| way | messages/s | ratio |\n|---|---|---|")
+        print(f"| (a) the same Flask and gunicorn, 202 without Kafka | {best['bare']:,.0f} | 1 |")
+        print(f"| this API, POST /messages | {best['single']:,.0f} | {best['single'] / best['bare']:.2f} of (a) |")
+        print(f"| (b) the producer alone | {best['producer']:,.0f} | 1 |")
+        print(
+            f"| this API, batches of {_BATCH} | {best['batch']:,.0f} | {best['batch'] / best['producer']:.2f} of (b) |"
+        )
+        print(f"\nat half of the top rate ({half.rate():,.0f}/s): p99 {half.p99():.1f} ms, answers {half.statuses}")
+        if options.overload_seconds:
+            _flood(world, program, bodies, options.overload_seconds)
+    finally:
+        bare.terminate()
+        bare.wait()
+        world.close()
+
+
+if __name__ == "__main__":
+    main()
