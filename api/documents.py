@@ -1,9 +1,13 @@
 """GET /openapi.json describes this API from the views' own types; GET /docs shows that, and needs no other site."""
 
+import copy
 from importlib.resources import files
+from typing import Any
 
 import orjson
 from flask import Blueprint, Response, current_app, send_from_directory
+
+from api.problems import ProblemShape
 
 blueprint = Blueprint("documents", __name__)
 
@@ -51,7 +55,13 @@ def asset(kind: str, name: str) -> Response:
     return send_from_directory(str(directory), name, max_age=3600)
 
 
-def described() -> dict[str, object]:
-    """The description as a dictionary. Errors have the content type they are sent with."""
-    document: dict[str, object] = current_app.api_doc  # type: ignore[attr-defined]
+def described() -> dict[str, Any]:
+    """The description as a dictionary. The library knows only the answers of success; every other is a problem."""
+    document: dict[str, Any] = copy.deepcopy(current_app.api_doc)  # type: ignore[attr-defined]
+    problem = {"schema": {"$ref": f"#/components/schemas/{ProblemShape.__name__}"}}
+    answer = {"description": "A problem", "content": {"application/problem+json": problem}}
+    for path in document["paths"].values():
+        for operation in path.values():
+            kept = {status: said for status, said in operation["responses"].items() if status.startswith("2")}
+            operation["responses"] = {**kept, "4XX": answer, "5XX": answer}
     return document

@@ -105,7 +105,9 @@ def key_id(namespace: uuid.UUID, client: str, key: str, index: int | None = None
     return str(uuid.uuid5(namespace, msgspec.json.encode([client, key, index]).decode()))
 
 
-def _outgoing(value: bytes, key: str | None, headers: list[tuple[str, bytes]], topic: str, new_id: NewId) -> Outgoing:
+def _outgoing(
+    value: bytes, parsed: Any, key: str | None, headers: list[tuple[str, bytes]], topic: str, new_id: NewId
+) -> Outgoing:
     raw_key = None if key is None else key.encode()
     # What the worker will do with it, so that whatever it would refuse is refused now.
     unplaced = Record(topic, 0, 0, 0, raw_key, value, headers)
