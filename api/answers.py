@@ -1,5 +1,6 @@
 """How views answer, and where they find what the application was wired with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -24,3 +25,23 @@ def publisher() -> Publisher:
     """The publisher of this application."""
     found: Publisher = current_app.extensions["publisher"]
     return found
+
+
+def shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A message by its columns, as it is answered. JSON goes out as PostgreSQL gave it, so that no number changes."""
+    return {
+        "id": str(values["id"]),
+        "type": values["type"],
+        "key": values["key"],
+        "topic": values["topic"],
+        "partition": values["partition"],
+        "offset": values["offset"],
+        "produced_at": values["produced_at"].isoformat(),
+        "stored_at": values["stored_at"].isoformat(),
+        "headers": _fragment(values["headers"]),
+        "payload": _fragment(values["payload"]),
+    }
+
+
+def _fragment(text: str | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)

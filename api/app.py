@@ -4,7 +4,7 @@ from flask import request
 from flask_cors import CORS
 from flask_openapi3 import Info, OpenAPI
 
-from api import access, documents, health, limits, problems, publishing, reading
+from api import access, documents, health, limits, problems, publishing, reading, streaming
 from bridge.publisher import Publisher
 from tasks.database import database
 from tasks.settings import Settings
@@ -24,6 +24,8 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     app.extensions["settings"] = settings
     app.extensions["publisher"] = publisher
     app.register_api(publishing.blueprint)
+    app.extensions["tail"] = streaming.Tail()
+    app.register_api(streaming.blueprint)
     app.register_api(reading.blueprint)
     app.register_api(health.blueprint)
     app.register_blueprint(documents.blueprint)

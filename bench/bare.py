@@ -3,6 +3,7 @@
 import orjson
 from flask import Flask, Response, request
 
+from api.streaming import Tail
 from bootstrap.serve import Server
 from tasks import settings
 
@@ -16,6 +17,7 @@ class _Bare(Server):
             orjson.loads(request.get_data())
             return Response(b"{}\n", status=202, content_type="application/json")
 
+        app.extensions["tail"] = Tail()  # gunicorn's hook asks for it
         return app
 
 

@@ -33,7 +33,8 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "bind": f"{settings.address}:{settings.port}",
             "workers": settings.web_processes,
             "worker_class": "gthread",
-            "threads": settings.web_threads + _REFUSING_THREADS,
+            "threads": settings.web_threads + settings.stream_listeners + _REFUSING_THREADS,
+            "post_worker_init": _end_streams_with,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
             "keepalive": 75,
@@ -51,6 +52,11 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         settings = self._settings
         database.configure(settings.database_url, "serve", connections=settings.web_threads)
         return create_app(settings, KafkaPublisher(settings))
+
+
+def _end_streams_with(worker: Any) -> None:
+    # A stream never ends by itself; it must when its process is asked to.
+    worker.wsgi.extensions["tail"].serving = lambda: worker.alive
 
 
 class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]

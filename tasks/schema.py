@@ -91,6 +91,16 @@ MIGRATIONS = (
         """,
     ),
     Migration(
+        4,
+        "the order of transactions, and what payloads contain",
+        """
+        -- For GET /messages/stream, see tasks/tailing.py; both grow, so that new entries go to the right edge.
+        ALTER TABLE message ADD COLUMN xact xid8 NOT NULL DEFAULT pg_current_xact_id();
+        CREATE INDEX message_xact ON message (xact, id);
+        CREATE INDEX message_payload ON message USING gin (payload jsonb_path_ops);
+        """,
+    ),
+    Migration(
         5,
         "idempotency_key",
         """

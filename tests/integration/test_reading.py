@@ -1,17 +1,32 @@
 """Reading back over HTTP what is in real PostgreSQL."""
 
+import csv
+import io
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
+import requests
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
 from bridge.publisher import KafkaPublisher
 from tasks import database
+from tests.waiting import wait_until
 from tests.world import World
+
+_MANY = (
+    'INSERT INTO message (id, topic, "partition", "offset", produced_at, stored_at, payload)'
+    " SELECT gen_random_uuid(), 't', 0, n, now(), now() - n / 100 * interval '1 s',"
+    " jsonb_build_object('n', n, 'deep', jsonb_build_object('list', jsonb_build_array(n, 'x')))"
+    " FROM generate_series(1, %s) n"
+)
+_INDEX_USE = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'message_payload'"
 
 
 @pytest.fixture
@@ -129,3 +144,64 @@ def test_a_database_that_is_away_is_a_503_and_comes_back(ready: World, client: F
     answers = [client.get("/messages").status_code for _ in range(2)]
     assert answers[-1] == 200
     assert answers[0] in (200, 503)
+
+
+def test_an_export_has_every_message_that_matches(client: FlaskClient, rows: list[str]) -> None:
+    lines = client.get("/messages/export").get_data().splitlines()
+    assert [orjson.loads(line)["id"] for line in lines] == rows
+    table = list(csv.DictReader(io.StringIO(client.get("/messages/export?format=csv&topic=t1").get_data(as_text=True))))
+    assert len(table) == 12
+    assert all(row["topic"] == "t1" and orjson.loads(row["payload"])["n"] % 2 for row in table)
+
+
+def test_an_export_takes_as_many_pages_as_it_needs(ready: World, client: FlaskClient) -> None:
+    ready.sql(_MANY, 5_500)
+    lines = client.get("/messages/export").get_data().splitlines()
+    assert len({orjson.loads(line)["id"] for line in lines}) == len(lines) == 5_500
+
+
+def test_a_cell_of_a_table_is_no_formula(ready: World, client: FlaskClient) -> None:
+    ready.sql(
+        'INSERT INTO message (id, topic, "partition", "offset", produced_at, type)'
+        " VALUES (gen_random_uuid(), 't', 0, 0, now(), '=1+1')"
+    )
+    assert ",'=1+1," in client.get("/messages/export?format=csv").get_data(as_text=True)
+
+
+def test_an_export_needs_little_memory_and_leaves_no_connection_behind(ready: World) -> None:
+    server = ready.serve(web_processes="1")
+    ready.sql(_MANY, 100_000)
+    process = server.family()[-1]
+    assert requests.get(f"{ready.url}/messages/export", {"topic": "none"}, timeout=30).content == b""
+    before = process.memory_info().rss
+    with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
+        assert sum(1 for _ in answer.iter_lines(chunk_size=65536)) == 100_000
+    assert process.memory_info().rss - before < 20 << 20
+    for _ in range(40):  # more than the pool has
+        with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
+            next(answer.iter_content(1000))
+    assert requests.get(f"{ready.url}/messages", timeout=30).status_code == 200
+
+
+def test_an_index_serves_what_payloads_contain(ready: World, client: FlaskClient) -> None:
+    ready.sql(_MANY, 50_000)
+    ready.sql("ANALYZE message")
+    answer = client.get("/messages", query_string={"contains": '{"n": 7}', "from": "2020-01-01T00:00:00Z"})
+    assert [message["payload"] for message in body(answer)["messages"]] == [{"n": 7, "deep": {"list": [7, "x"]}}]
+    assert len(ids(client.get("/messages", query_string={"contains": '{"deep": {"list": ["x", 9]}}'}))) == 1
+    assert len(ids(client.get("/messages", query_string={"contains": "{}", "limit": 3}))) == 3
+    ready.sql("SELECT pg_stat_force_next_flush()")
+    wait_until(lambda: ready.sql(_INDEX_USE)[0][0] >= 2, "the index of payloads was used")
+
+
+def test_a_message_can_be_waited_for(ready: World, client: FlaskClient) -> None:
+    message_id = uuid.uuid4()
+    began = time.monotonic()
+    assert client.get(f"/messages/{message_id}?wait=0.3").status_code == 404
+    assert time.monotonic() - began < 5
+    statement = 'INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, \'t\', 0, 0, now())'
+    late = threading.Timer(0.5, ready.sql, (statement, str(message_id)))
+    late.start()
+    assert client.get(f"/messages/{message_id}?wait=20").status_code == 200
+    late.join()
+    assert client.get(f"/messages/{message_id}?wait=31").status_code == 400

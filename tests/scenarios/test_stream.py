@@ -1,0 +1,133 @@
+"""GET /messages/stream: whoever listens, and comes back, has every message exactly once, in spite of many writers."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+
+import orjson
+import pytest
+import requests
+
+from tests.waiting import wait_until
+from tests.world import World, events
+
+_COUNT = 6_000
+
+
+class Listener(threading.Thread):
+    """Listens until told to stop; with `chance`, it breaks its connection now and then and comes back."""
+
+    def __init__(self, world: World, chance: random.Random | None = None, **parameters: str) -> None:
+        super().__init__(daemon=True)
+        self._url = f"{world.url}/messages/stream"
+        self._parameters = parameters
+        self._chance = chance
+        self._last: str | None = None
+        self.ids: list[str] = []
+        self.connections = 0
+        self.stopping = False
+        self.listening = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping:
+            with suppress(requests.RequestException):
+                self._listen()
+
+    def _listen(self) -> None:
+        headers = {} if self._last is None else {"Last-Event-ID": self._last}
+        with requests.get(self._url, self._parameters, headers=headers, stream=True, timeout=20) as answer:
+            assert answer.status_code == 200, answer.text
+            self.connections += 1
+            left = self._chance.randrange(1, 400) if self._chance else None
+            for event in _events(answer):
+                self._last = event.get("id", self._last)
+                self.listening.set()
+                if "data" in event:
+                    self.ids.append(orjson.loads(event["data"])["id"])
+                    left = None if left is None else left - 1
+                if self.stopping or left == 0:
+                    return
+
+
+def _events(answer: requests.Response) -> Iterator[dict[str, str]]:
+    event: dict[str, str] = {}
+    for line in answer.iter_lines(chunk_size=1024):
+        if line:
+            name, _, value = line.decode().partition(": ")
+            event[name] = value
+        else:
+            yield event
+            event = {}
+
+
+def _has_all(listener: Listener) -> bool:
+    return len(listener.ids) >= _COUNT
+
+
+@pytest.fixture
+def serving(ready: World) -> World:
+    ready.serve(web_processes="2")
+    return ready
+
+
+def test_who_comes_back_under_load_has_every_message_once(serving: World) -> None:
+    made = events(_COUNT)
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    listeners = [Listener(serving, random.Random(seed + number)) for number in range(3)] + [Listener(serving)]
+    for listener in listeners:
+        listener.start()
+    for listener in listeners:
+        assert listener.listening.wait(30)
+    serving.consume(workers="4", batch_records="20", in_flight="16", linger_ms="5")
+    serving.produce(list(made.values()))
+    for listener in listeners:
+        wait_until(partial(_has_all, listener), "the listener has them all", 90)
+        listener.stopping = True
+        assert sorted(listener.ids) == sorted(made)
+    assert min(listener.connections for listener in listeners[:3]) > 5
+
+
+def test_a_listener_gets_what_it_asked_for_from_where_it_says(serving: World) -> None:
+    whole, some = Listener(serving), Listener(serving, type="type-3")
+    for listener in (whole, some):
+        listener.start()
+        assert listener.listening.wait(30)
+    made = events(100)
+    serving.consume()
+    serving.produce(list(made.values()))
+    wait_until(lambda: len(whole.ids) == 100 and len(some.ids) == 20, "both have theirs")
+    first = Listener(serving, after="0-00000000-0000-0000-0000-000000000000")
+    first.start()
+    wait_until(lambda: first.ids == whole.ids, "everything from the beginning, in the same order")
+    bad = requests.get(f"{serving.url}/messages/stream", headers={"Last-Event-ID": "7"}, timeout=5)
+    assert (bad.status_code, bad.json()["type"]) == (400, "/problems/bad-parameter")
+
+
+def test_many_listeners_cost_little_and_do_not_keep_the_server_from_stopping(ready: World) -> None:
+    server = ready.serve(web_processes="1", stream_listeners="100")
+    listeners = [Listener(ready) for _ in range(100)]
+    for listener in listeners:
+        listener.start()
+    for listener in listeners:
+        assert listener.listening.wait(30)
+    one_more = requests.get(f"{ready.url}/messages/stream", timeout=5)
+    assert (one_more.status_code, one_more.json()["type"]) == (503, "/problems/too-many-listeners")
+    process = server.family()[-1]
+    print(f"100 listeners: {process.memory_info().rss >> 20} MiB")
+    made = events(500)
+    ready.consume()
+    ready.produce(list(made.values()))
+    wait_until(lambda: all(len(listener.ids) == 500 for listener in listeners), "all have them", 60)
+    assert all(set(listener.ids) == set(made) for listener in listeners)
+    before, began = sum(process.cpu_times()[:2]), time.monotonic()
+    wait_until(lambda: time.monotonic() - began > 3, "three quiet seconds")
+    print(f"100 quiet listeners: {(sum(process.cpu_times()[:2]) - before) / 3:.1%} of a core")
+    for listener in listeners:
+        listener.stopping = True
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 10
