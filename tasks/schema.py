@@ -92,12 +92,11 @@ MIGRATIONS = (
     ),
     Migration(
         4,
-        "the order of transactions, and what payloads contain",
+        "the order of transactions",
         """
         -- For GET /messages/stream, see tasks/tailing.py; both grow, so that new entries go to the right edge.
         ALTER TABLE message ADD COLUMN xact xid8 NOT NULL DEFAULT pg_current_xact_id();
         CREATE INDEX message_xact ON message (xact, id);
-        CREATE INDEX message_payload ON message USING gin (payload jsonb_path_ops);
         """,
     ),
     Migration(
@@ -113,6 +112,8 @@ MIGRATIONS = (
         """,
     ),
 )
+# Not a migration: whether it pays for its costs (see DECISIONS.md) is for its users to say.
+_MAKE_INDEX = "CREATE INDEX IF NOT EXISTS message_payload ON message USING gin (payload jsonb_path_ops)"
 LATEST = MIGRATIONS[-1].version
 
 
@@ -129,6 +130,18 @@ def require_latest() -> None:
     there = version()
     if there < LATEST:
         raise NotReady(f"the tables are {f'of version {there}, not {LATEST}' if there else 'missing'}; run init")
+
+
+def has_payload_index() -> bool:
+    """Whether the index is there that serves questions for what payloads contain. Raises peewee.DatabaseError."""
+    return bool(database.execute_sql("SELECT to_regclass('message_payload') IS NOT NULL").fetchone()[0])
+
+
+def index_payloads(wanted: bool) -> None:
+    """Make that index, or drop it. Writers wait meanwhile, so that nothing is lost."""
+    with database.atomic():
+        database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        database.execute_sql(_MAKE_INDEX if wanted else "DROP INDEX IF EXISTS message_payload")
 
 
 def upgrade() -> list[Migration]:

@@ -155,6 +155,9 @@ class Settings:
     max_body_bytes: int = _setting("1000000", _positive, "largest message", "serve")
     max_batch_bytes: int = _setting("10000000", _positive, "largest body of a batch", "serve")
     max_batch_items: int = _setting("10000", _positive, "most items in a batch", "serve")
+    payload_index: Literal["on", "off"] = _setting(
+        "on", _one_of("on", "off"), "an index for ?contains, which storing pays for: on or off", "init"
+    )
     stream_listeners: int = _setting(
         "100", _positive, "listeners of GET /messages/stream that each gunicorn process serves at once", "serve"
     )

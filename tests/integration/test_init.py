@@ -85,3 +85,13 @@ def test_no_right_to_create_tables_is_refused_at_once(world: World) -> None:
     done = world.run("init", database_url=world.variables["DATABASE_URL"].replace("backend@", f"{name}@"))
     assert done.returncode == 4
     assert "permission denied" in done.stderr
+
+
+def test_the_index_of_payloads_comes_and_goes_as_wanted(ready: World) -> None:
+    index = "SELECT to_regclass('message_payload') IS NOT NULL"
+    assert ready.sql(index) == [(True,)]
+    assert ready.run("init", "--check", payload_index="off").returncode == 5
+    for wanted in ("off", "on"):
+        assert ready.run("init", payload_index=wanted).returncode == 0
+        assert ready.sql(index) == [(wanted == "on",)]
+        assert "nothing to do" in ready.run("init", payload_index=wanted).stdout
