@@ -15,6 +15,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
+from bridge import measures
 from bridge.batches import Batcher
 from bridge.clients import new_consumer, offsets, wait_for_brokers
 from bridge.handover import Flight, Handover
@@ -53,6 +54,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._reporter = Reporter(settings, lambda: self._status)
         self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status)
         self._stops = Stops(settings, self._batcher, self._reporter)
+        self._gauges = measures.Gauges(settings)
         self._paused = False
         self._consumer: KafkaConsumer = None
         self._stopping = False
@@ -65,6 +67,8 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
         self._reporter.start()
         self._watchdog.start()
+        if self._settings.metrics_port:
+            self._gauges.start()
         while not self._stopping:
             self._turn()
         self._drain()
@@ -94,6 +98,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         timeout = idle if due is None else min(idle, max(due, 0.005))
         polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=self._settings.batch_records)
         if polled:
+            measures.consumed(polled)
             self._batcher.add(polled, time.monotonic())
 
     def _must_hold(self) -> bool:
@@ -159,6 +164,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._handover.bury(flight, result.reason, now)
 
     def _stored(self, flight: Flight, result: Result, now: float) -> None:
+        measures.stored(flight, now)
         self._handover.drop(flight)
         self._progress.stored(flight.partition, result.batch)
         self._ordering.done(flight.partition, result.batch)
@@ -175,6 +181,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         if now >= self._next_status:
             self._next_status = now + _STATUS_SECONDS
             self._status = self._state(now)
+            self._gauges.tell(self._consumer, self._handover, self._holding, self._stops.partitions, now)
         news = self._holding.news(now)
         if news == (None,):
             telemetry.emit("bridge.reading")
