@@ -5,6 +5,7 @@ Kafka header, in a batch's claim. A batch of one message goes on with its trace;
 own, with links to theirs, as OpenTelemetry's conventions for messaging have it.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 HEADER = "traceparent"
 RecordHeaders = list[tuple[str, bytes]]
 _MOST_LINKS = 128  # what the SDK keeps of a span's links
+_LONGEST_SECONDS = 3  # of all tries to send: a collector that is away must not hold up a process's end
 _NOTHING: AbstractContextManager[None] = nullcontext()
 _tracer: "Tracer | None" = None
 _flush: Callable[[], object] = bool
@@ -33,7 +35,9 @@ def begin(endpoint: str | None, process: str, version: str) -> None:
 
     own = {"service.name": f"backend-{process}", "service.version": version, "service.namespace": "message-backend"}
     provider = TracerProvider(resource=Resource.create(own))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_LONGEST_SECONDS)
+    logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.ERROR)  # not a line for each try
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer, _flush = provider.get_tracer("backend", version), provider.force_flush
 
 
