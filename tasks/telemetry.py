@@ -91,6 +91,7 @@ def configure(settings: Settings, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # not a line for each try to send
     _LOGGER.setLevel(settings.log_level.upper())
 
 

@@ -5,7 +5,6 @@ Kafka header, in a batch's claim. A batch of one message goes on with its trace;
 own, with links to theirs, as OpenTelemetry's conventions for messaging have it.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,6 @@ def begin(endpoint: str | None, process: str, version: str) -> None:
     own = {"service.name": f"backend-{process}", "service.version": version, "service.namespace": "message-backend"}
     provider = TracerProvider(resource=Resource.create(own))
     exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_LONGEST_SECONDS)
-    logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.ERROR)  # not a line for each try
     provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer, _flush = provider.get_tracer("backend", version), provider.force_flush
 
