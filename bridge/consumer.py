@@ -54,7 +54,6 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._reporter = Reporter(settings, lambda: self._status)
         self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status)
         self._stops = Stops(settings, self._batcher, self._reporter)
-        self._gauges = measures.Gauges(settings)
         self._paused = False
         self._consumer: KafkaConsumer = None
         self._stopping = False
@@ -65,10 +64,9 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
+        self._gauges = measures.Gauges(self._settings, self._consumer, self._handover, self._batcher)
         self._reporter.start()
         self._watchdog.start()
-        if self._settings.metrics_port:
-            self._gauges.start()
         while not self._stopping:
             self._turn()
         self._drain()
@@ -181,7 +179,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         if now >= self._next_status:
             self._next_status = now + _STATUS_SECONDS
             self._status = self._state(now)
-            self._gauges.tell(self._consumer, self._handover, self._holding, self._stops.partitions, now)
+            self._gauges.tell(self._holding, self._stops.partitions, now)
         news = self._holding.news(now)
         if news == (None,):
             telemetry.emit("bridge.reading")

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
+from bridge.batches import Batcher
 from bridge.ends import Ends
 from bridge.handover import Flight, Handover
 from bridge.holding import Holding, Reason
@@ -31,47 +32,45 @@ def stored(flight: Flight, now: float) -> None:
 class Gauges:
     """Shows holding, in-flight batches, lag and stopped partitions; to be told a few times a second."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, consumer: KafkaConsumer, handover: Handover, batcher: Batcher[TopicPartition, Any]
+    ) -> None:
+        self._consumer = consumer
+        self._handover = handover
+        self._batcher = batcher
         self._ends = Ends(settings)
+        if settings.metrics_port:
+            self._ends.start()
         self._seconds: dict[str, float] = {}
         self._shown: set[TopicPartition] = set()
 
-    def start(self) -> None:
-        """Begin to ask Kafka how far its partitions reach, which has to be told once."""
-        self._ends.start()
-
-    def tell(
-        self,
-        consumer: KafkaConsumer,
-        handover: Handover,
-        holding: Holding,
-        stopped: frozenset[TopicPartition],
-        now: float,
-    ) -> None:
+    def tell(self, holding: Holding, stopped: frozenset[TopicPartition], now: float) -> None:
         """Show all of it as it is now."""
-        metrics.IN_FLIGHT.set(len(handover))
-        metrics.IN_FLIGHT_BYTES.set(handover.size())
-        self._held(holding, now)
-        self._lag(consumer, handover, stopped)
-
-    def _held(self, holding: Holding, now: float) -> None:
+        metrics.IN_FLIGHT.set(len(self._handover))
+        metrics.IN_FLIGHT_BYTES.set(self._handover.size())
         for reason in get_args(Reason):
             metrics.HOLDING.set(reason == holding.reason, reason)
         for reason, seconds in holding.seconds(now).items():
             metrics.HELD_SECONDS.add(max(0.0, seconds - self._seconds.get(reason, 0.0)), reason)
             self._seconds[reason] = seconds
-
-    def _lag(self, consumer: KafkaConsumer, handover: Handover, stopped: frozenset[TopicPartition]) -> None:
-        ours = consumer.assignment()
+        ours = self._consumer.assignment()
         metrics.STOPPED.set(len(ours & stopped))
         for partition in self._shown - ours:  # another bridge shows them now
             metrics.LAG.set(0, partition.topic, str(partition.partition))
         self._shown = set(ours)
         ends = self._ends.of(ours)
         for partition in ours:
-            read = consumer.highwater(partition)  # the end as the last fetch said; None before the first
-            if read is not None:
-                end = max(read, ends.get(partition, 0))
-                open_ = (flight.claim.first_offset for flight in handover.of([partition]))
-                reached = min(open_, default=consumer.position(partition))
-                metrics.LAG.set(max(0, end - reached), partition.topic, str(partition.partition))
+            lag = self._lag(partition, ends.get(partition, 0))
+            if lag is not None:
+                metrics.LAG.set(lag, partition.topic, str(partition.partition))
+
+    def _lag(self, partition: TopicPartition, end: int) -> int | None:
+        """Records that are not known to be stored; None before the first fetch."""
+        read: int | None = self._consumer.highwater(partition)  # the end as the last fetch said
+        if read is None:
+            return None
+        unstored = [flight.claim.first_offset for flight in self._handover.of([partition])]
+        waiting = self._batcher.first(partition)
+        if waiting is not None:
+            unstored.append(waiting)
+        return max(0, max(read, end) - min(unstored, default=self._consumer.position(partition)))
