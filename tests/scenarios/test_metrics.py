@@ -89,3 +89,22 @@ def test_counts_outlive_the_worker_that_made_them(ready: World) -> None:
     ready.produce(list(events(500).values()))
     ready.wait_for(1000)
     wait_until(lambda: shown(port).get(name) == 1000, "what the killed processes counted is still there")
+
+
+def test_parts_that_run_apart_show_their_own_and_a_killed_worker_leaves_its_port(ready: World) -> None:
+    bridge, worker = str(free_port()), str(free_port())
+    ready.consume("--only", "bridge", metrics_port=bridge)
+    first = ready.start("consume", "--only", "worker", metrics_port=worker)
+    ready.produce(list(events(100).values()))
+    ready.wait_for(100)
+    label = f'{{topic="{ready.topic}"}}'
+    stored, consumed = f"backend_messages_stored_total{label}", f"backend_records_consumed_total{label}"
+    wait_until(lambda: shown(int(worker)).get(stored) == 100, "the workers show what they stored")
+    assert shown(int(bridge))[consumed] == 100
+    assert consumed not in shown(int(worker)) and stored not in shown(int(bridge))
+    first.process.kill()
+    first.process.wait()
+    ready.start("consume", "--only", "worker", metrics_port=worker)
+    ready.produce(list(events(50).values()))
+    ready.wait_for(150)
+    wait_until(lambda: shown(int(worker)).get(stored) == 50, "a new pod counts anew")
