@@ -3,6 +3,7 @@
 import requests
 
 from bootstrap.stack import free_port
+from tasks.version import version
 from tests.waiting import wait_until
 from tests.world import World, events
 
@@ -33,7 +34,7 @@ def test_every_process_of_the_api_shows_the_sum_over_all(ready: World) -> None:
         assert seen[f'backend_publish_seconds_count{{topic="{ready.topic}"}}'] == 20
         assert seen['backend_messages_refused_total{problem="not-json"}'] == 1
         assert seen['backend_http_requests_total{method="POST",route="/messages",status="202"}'] == 20
-        assert seen['backend_build_info{version="0.1.0"}'] == 2
+        assert seen[f'backend_build_info{{version="{version()}"}}'] == 2
 
 
 def test_metrics_are_for_operators(ready: World) -> None:
