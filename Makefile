@@ -49,7 +49,7 @@ bench-http: install ## POST and batches against the same Flask without Kafka, an
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
-docs: install ## write the README's tables of settings and events anew
+docs: install ## write the README's tables of settings, events and metrics anew
 	@$(BIN)/python -m bootstrap.tables
 
 lock: install ## pin the newest versions in requirements*.txt

@@ -4,7 +4,7 @@ from flask import request
 from flask_cors import CORS
 from flask_openapi3 import Info, OpenAPI
 
-from api import access, documents, health, limits, problems, publishing, reading, streaming
+from api import access, documents, health, limits, measuring, problems, publishing, reading, streaming
 from bridge.publisher import Publisher
 from tasks.database import database
 from tasks.settings import Settings
@@ -28,7 +28,9 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     app.register_api(streaming.blueprint)
     app.register_api(reading.blueprint)
     app.register_api(health.blueprint)
+    app.register_api(measuring.blueprint)
     app.register_blueprint(documents.blueprint)
+    measuring.register(app)
     limits.register(app, settings)
     access.register(app, settings)
     problems.register(app)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from bridge.publisher import Overloaded, TooLarge, UnknownOutcome
-from tasks import telemetry
+from tasks import metrics, telemetry
 from tasks.database import TRANSIENT, database
 from tasks.errors import BackendError, BadRecord, Unavailable
 
@@ -55,6 +55,7 @@ def register(app: Flask) -> None:
 
 def respond(problem: Problem) -> Response:
     """The answer for a problem."""
+    metrics.REFUSED.add(1, problem.slug)
     body = {**_shape(problem), "instance": request.path}
     telemetry.emit("message.refused", status=problem.status, problem=problem.slug, detail=problem.detail)
     response = Response(orjson.dumps(body), status=problem.status, content_type="application/problem+json")

@@ -9,8 +9,8 @@ from flask import Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
 from uuid_utils import uuid7
 
-from api import access, incoming, limits, shapes
-from api.answers import json_answer, publisher, settings
+from api import access, incoming, limits, measuring, shapes
+from api.answers import json_answer, settings
 from api.incoming import Outgoing
 from api.problems import Problem, bad_parameter, shape_of, too_large
 from bridge.publisher import Place
@@ -49,7 +49,7 @@ def post() -> Response:
         message = incoming.read_binary(value, attributes, topics, topic, lambda: new_id(None))
     else:
         message = incoming.read(value, topics, topic, lambda: new_id(None), event)
-    place = publisher().send(message.topic, message.key, message.value, message.headers)()
+    place = measuring.send(message)()
     answer = _accepted(message, place)
     telemetry.emit("message.accepted", **answer)
     response = json_answer(answer, 202)
@@ -94,10 +94,9 @@ def _read_item(
 
 def _send_all(messages: Sequence[Outgoing]) -> Response:
     sent: list[Callable[[], Place] | BackendError] = []
-    send = publisher().send
     for message in messages:
         try:
-            sent.append(send(message.topic, message.key, message.value, message.headers))
+            sent.append(measuring.send(message))
         except BackendError as error:
             sent.append(error)
     results = [_outcome(index, message, wait) for index, (message, wait) in enumerate(zip(messages, sent, strict=True))]

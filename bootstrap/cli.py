@@ -4,13 +4,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bootstrap.actions import ACTIONS
 from tasks import settings, telemetry
 from tasks.errors import EXIT_FAILED, EXIT_OK, BackendError
 from tasks.settings import COMMANDS, Settings
+from tasks.version import version
 
 _SUMMARY = {
     "init": "create topics and tables, or bring them up to date; safe to run again and by several at once",
@@ -58,11 +58,6 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         _add_command(commands, command)
     return top
-
-
-def version() -> str:
-    """The version of this checkout or image."""
-    return (Path(__file__).parent.parent / "VERSION").read_text().strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap import binaries
+from bootstrap import binaries, scraping
 from bridge.consumer import Bridge
-from tasks import database, telemetry
+from tasks import database, observing, telemetry
 from tasks.app import create_app, run_worker
 from tasks.errors import ConfigurationError, LocalStackError
 from tasks.settings import Settings, child_environment
@@ -31,7 +31,11 @@ class Program:
 
 def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
     """Run the whole pod, or one part of it. Raises ConfigurationError."""
+    if only is not None and settings.metrics_port:
+        settings = scraping.shared(settings)
+        scraping.show(settings)
     if only == "bridge":
+        observing.begin(settings, "bridge")
         telemetry.emit("process.started", topics=settings.kafka_topics, group=settings.kafka_group_id)
         database.configure(settings.database_url, "bridge", connections=1)
         Bridge(settings, create_app(settings)).run()
@@ -96,6 +100,8 @@ def _become_supervisor(settings: Settings, environment: dict[str, str]) -> None:
     file.write_text(configuration(settings, directory))
     if settings.redis_url is None:
         environment["REDIS_URL"] = f"unix://{directory}/redis.sock"
+    if settings.metrics_port and settings.prometheus_multiproc_dir is None:
+        environment["PROMETHEUS_MULTIPROC_DIR"] = f"{directory}/metrics"
     # exec, so that signals reach supervisord itself; its command line must not hold "consume".
     os.chdir(Path(__file__).parent.parent)
     sys.stdout.flush()

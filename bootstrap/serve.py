@@ -10,8 +10,9 @@ import gunicorn.glogging
 import gunicorn.http.wsgi
 
 from api.app import create_app
+from bootstrap import scraping
 from bridge.publisher import KafkaPublisher
-from tasks import database, telemetry
+from tasks import database, observing, telemetry
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
@@ -50,6 +51,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         """Runs in each process after its fork, so that no connection is shared between two."""
         settings = self._settings
+        observing.begin(settings, "serve")
         database.configure(settings.database_url, "serve", connections=settings.web_threads)
         return create_app(settings, KafkaPublisher(settings))
 
@@ -85,4 +87,4 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
     _check_address(settings.address, settings.port)
     telemetry.emit("process.started", address=settings.address, port=settings.port)
     gunicorn.http.wsgi.SERVER = "backend"  # no client needs to know what serves it
-    Server(settings).run()
+    Server(scraping.shared(settings)).run()

@@ -86,6 +86,11 @@ class Batcher(Generic[P, R]):
         self._waiting.pop(partition, None)
         self._stopped.discard(partition)
 
+    def first(self, partition: P) -> int | None:
+        """The offset of the first record of a partition that waits; None when none does."""
+        waiting = self._waiting.get(partition)
+        return waiting.records[0].offset if waiting is not None else None
+
     def size(self) -> int:
         """Bytes of values that wait and may go."""
         return sum(self._waiting[partition].size for partition in self._waiting.keys() - self._stopped)

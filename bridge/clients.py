@@ -50,6 +50,11 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
     return consumer
 
 
+def new_asker(settings: Settings) -> KafkaConsumer:
+    """A consumer of no group that reads nothing and only asks where partitions end. Raises Unavailable."""
+    return _made(KafkaConsumer, settings, request_timeout_ms=15_000)
+
+
 class _BatchWithoutMarkers(DefaultRecordBatch):  # type: ignore[misc]
     """A batch that hides control records: kafka-python-ng hands the marks that end transactions on as records."""
 

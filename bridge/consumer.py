@@ -15,6 +15,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
+from bridge import measures
 from bridge.batches import Batcher
 from bridge.clients import new_consumer, offsets, wait_for_brokers
 from bridge.handover import Flight, Handover
@@ -63,6 +64,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
+        self._gauges = measures.Gauges(self._settings, self._consumer, self._handover, self._batcher)
         self._reporter.start()
         self._watchdog.start()
         while not self._stopping:
@@ -94,6 +96,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         timeout = idle if due is None else min(idle, max(due, 0.005))
         polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=self._settings.batch_records)
         if polled:
+            measures.consumed(polled)
             self._batcher.add(polled, time.monotonic())
 
     def _must_hold(self) -> bool:
@@ -159,6 +162,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._handover.bury(flight, result.reason, now)
 
     def _stored(self, flight: Flight, result: Result, now: float) -> None:
+        measures.stored(flight, now)
         self._handover.drop(flight)
         self._progress.stored(flight.partition, result.batch)
         self._ordering.done(flight.partition, result.batch)
@@ -175,6 +179,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         if now >= self._next_status:
             self._next_status = now + _STATUS_SECONDS
             self._status = self._state(now)
+            self._gauges.tell(self._holding, self._stops.partitions, now)
         news = self._holding.news(now)
         if news == (None,):
             telemetry.emit("bridge.reading")

@@ -11,7 +11,7 @@ from kafka.structs import TopicPartition
 from kombu.exceptions import OperationalError
 
 from bridge import retries
-from tasks import claims, persist, telemetry
+from tasks import claims, metrics, persist, telemetry, traces
 from tasks.claims import Claim, ClaimDesk, Result
 from tasks.settings import Settings
 
@@ -28,6 +28,7 @@ class Flight:
     claim: Claim
     packed: bytes
     due: float
+    contexts: Sequence[str] = ()  # of its messages' traces
     after: str | None = None  # the batch that has to be stored before, where order counts
     handed_at: float | None = None  # None while it waits to be handed over (again)
     kills: int = 0  # workers it ended
@@ -69,7 +70,7 @@ class Handover:
     def start(self, partition: TopicPartition, records: Sequence[Any], now: float) -> Claim:
         """Take a batch of records; `turn` hands it over."""
         claim = self._claim(partition, records[0].offset, records[-1].offset, len(records))
-        self._flights[claim.batch] = Flight(partition, claim, claims.pack(records), due=now)
+        self._flights[claim.batch] = Flight(partition, claim, claims.pack(records), now, traces.contexts(records))
         return claim
 
     def turn(self, now: float) -> None:
@@ -122,7 +123,8 @@ class Handover:
         for records in claims.halves(flight.claim, flight.packed):
             claim = self._claim(flight.partition, records[0].offset, records[-1].offset, len(records))
             after = parts[-1].batch if parts and in_order else flight.after
-            self._flights[claim.batch] = Flight(flight.partition, claim, claims.pack(records), now, after)
+            packed, contexts = claims.pack(records), traces.contexts(records)
+            self._flights[claim.batch] = Flight(flight.partition, claim, packed, now, contexts, after)
             parts.append(claim)
         for other in self._flights.values():
             if other.after == flight.claim.batch:
@@ -155,11 +157,14 @@ class Handover:
         previous, claim = flight.claim, replace(flight.claim, attempt=flight.claim.attempt + 1)
         if previous.attempt:
             self._desk.discard(previous)  # a task that still carries the old claim finds nothing to do
-        self._desk.deposit(claim, flight.packed)
-        self._task.apply_async(args=(claim.fields(),), retry=False)
+        with traces.handing_over(claim.topic, claim.records, claim.attempt, flight.contexts) as context:
+            claim = replace(claim, traceparent=context)
+            self._desk.deposit(claim, flight.packed)
+            self._task.apply_async(args=(claim.fields(),), retry=False)
         flight.claim = claim
         flight.due = now + self._deadline_seconds
         flight.handed_at = now
+        (metrics.HANDED_OVER_AGAIN if previous.attempt else metrics.HANDED_OVER).add(1, claim.topic)
         telemetry.emit("batch.handed_over_again" if previous.attempt else "batch.handed_over", **claim.place())
 
     def _find_lost(self, now: float) -> None:

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import redis
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from tasks import database, telemetry
+from tasks import database, observing, telemetry
 from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk
 from tasks.errors import ConfigurationError
 from tasks.persist import NAME, Persist
@@ -132,6 +132,8 @@ def run_worker(settings: Settings) -> None:
     app = create_app(settings)
     threading.Thread(target=_beat, args=(app.tasks[NAME].desk,), daemon=True).start()
     setup_logging.connect(lambda **_: telemetry.configure(settings, "worker"), weak=False)
+    worker_process_init.connect(lambda **_: observing.begin(settings, "worker"), weak=False)
+    worker_process_shutdown.connect(lambda **_: observing.end(), weak=False)
     database.configure(settings.database_url, "worker", connections=1)
     arguments = ["worker", "--queues", queue(settings), "--concurrency", str(settings.workers), "--pool", "prefork"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]

@@ -39,6 +39,7 @@ class Claim:
     records: int
     reply_to: str
     bury: str = ""  # why its only record goes to dead_letter undecoded
+    traceparent: str = ""  # of its hand-over, where there are traces
 
     def fields(self) -> dict[str, Any]:
         """The claim as the task's argument."""

@@ -11,6 +11,7 @@ import psycopg2
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg2.extras import register_default_jsonb
 
+from tasks import traces
 from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
 _STALE_SECONDS = 300
@@ -36,6 +37,11 @@ class Database(PooledPostgresqlDatabase):
         connection = super()._connect()
         register_default_jsonb(connection, globally=False, loads=_as_text)
         return connection
+
+    def execute_sql(self, sql: str, params: Any = None, *more: Any, **named: Any) -> Any:
+        """Run a statement, as a span where there are traces."""
+        with traces.sql(sql):
+            return super().execute_sql(sql, params, *more, **named)
 
 
 def _as_text(text: str) -> str:

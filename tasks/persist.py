@@ -2,7 +2,10 @@
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import peewee
@@ -14,7 +17,7 @@ from celery import Task
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
 
-from tasks import claims, envelope, store, telemetry
+from tasks import claims, envelope, metrics, store, telemetry, traces
 from tasks.claims import Claim, ClaimDesk, Outcome, Result
 from tasks.database import database
 from tasks.envelope import Message, Record
@@ -25,6 +28,7 @@ NAME = "tasks.persist"
 # What passes without a change of the record: services that are away, tables that init has yet to make.
 _PASSING = (psycopg2.Error, peewee.PeeweeException, redis.RedisError)
 _REPORT_AGAIN_SECONDS = 0.2
+_timestamp = attrgetter("timestamp")
 _IDS_SHOWN = 10  # in the line of a stored batch; small batches can so be found by message id
 
 
@@ -81,6 +85,10 @@ class Persist(Task):  # type: ignore[misc]
     def run(self, fields: dict[str, Any]) -> None:
         """Store a batch. `fields` is a Claim; an exception means: nothing stored, hand it over again."""
         claim = Claim(**fields)
+        with traces.storing(claim.topic, claim.place(), claim.traceparent):
+            self._store(claim)
+
+    def _store(self, claim: Claim) -> None:
         packed = self.desk.collect(claim)
         if packed is None:
             telemetry.emit("batch.stale", **claim.place())
@@ -92,6 +100,7 @@ class Persist(Task):  # type: ignore[misc]
         self.desk.storing(claim)
         with database.connection_context():
             outcome = store.store_batch(claim.topic, claim.partition, records, messages, dead)
+        _count(claim, records, outcome)
         _log(claim, messages, outcome)
         self._report(
             claim,
@@ -153,6 +162,15 @@ def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
         except BadRecord as bad:
             dead.append(Dead(record, bad.reason, bad.detail))
     return messages, dead
+
+
+def _count(claim: Claim, records: Sequence[Record], outcome: store.Stored) -> None:
+    metrics.STORED.add(outcome.stored, claim.topic)
+    metrics.DUPLICATES.add(outcome.duplicates, claim.topic)
+    for reason, dead in Counter(dead.reason for dead in outcome.dead).items():
+        metrics.DEAD.add(dead, claim.topic, reason)
+    oldest = min(map(_timestamp, records))
+    metrics.END_TO_END_SECONDS.observe(max(0.0, datetime.now(UTC).timestamp() - oldest / 1000), claim.topic)
 
 
 def _log(claim: Claim, messages: Sequence[Message], outcome: store.Stored) -> None:

@@ -48,6 +48,10 @@ def _port(text: str) -> int:
     return number
 
 
+def _port_or_none(text: str) -> int:
+    return 0 if text == "0" else _port(text)
+
+
 def _name(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
@@ -63,6 +67,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _optional_names(text: str) -> tuple[str, ...]:
     return _names(text) if text.strip() else ()
+
+
+def _optional_directory(text: str) -> str | None:
+    if text and not text.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return text or None
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -145,7 +155,7 @@ class Settings:
     )
     wait_seconds: int = _setting("60", _positive, "how long init waits for each service", "init")
 
-    address: str = _setting("0.0.0.0", _name, "address to listen on", "serve")
+    address: str = _setting("0.0.0.0", _name, "address to listen on", "serve", "consume")
     port: int = _setting("8080", _port, "port to listen on", "serve", "local")
     cors_origins: tuple[str, ...] = _setting(
         "", _optional_names, "origins that browsers may call from, comma separated, or *", "serve"
@@ -192,6 +202,9 @@ class Settings:
     batch_deadline_seconds: int = _setting(
         "60", _positive, "a batch without result for so long is handed over again", "consume"
     )
+    metrics_port: int = _setting(
+        "0", _port_or_none, "port on which a consumer pod shows its metrics; 0: none", "consume"
+    )
 
     retention_days: int = _setting("0", _days, "messages stored longer ago are deleted; 0: none", "retention")
     dead_letter_retention_days: int = _setting(
@@ -201,6 +214,17 @@ class Settings:
     local_dir: str = _setting(".local", _name, "where the local stack keeps jars, data and logs", "local")
     local_started: float = _setting(
         "0", float, "when the user typed the command, seconds since 1970; 0: when local started"
+    )
+
+    prometheus_multiproc_dir: str | None = _setting(
+        "",
+        _optional_directory,
+        "where the processes of a pod share what they count; none: a directory that is made for it",
+    )
+    otel_exporter_otlp_endpoint: str | None = _setting(
+        "",
+        _optional_url("http", "https"),
+        "OpenTelemetry collector (OTLP over HTTP) that traces go to; none: no traces",
     )
 
     app_env: str = _setting("development", _one_of("development", "test", "production"), "shown in every log line")

@@ -12,7 +12,7 @@ import orjson
 import psycopg2
 from peewee import SQL, ModelSelect, Tuple
 
-from tasks import copying
+from tasks import copying, traces
 from tasks.database import REFUSED, database, delete_batches
 from tasks.envelope import Message, Record, record_id
 from tasks.models import DeadLetter
@@ -111,8 +111,9 @@ class _Copy:
 
     def _copy(self, table: str, messages: Sequence[Message]) -> int:
         rows = io.BytesIO(copying.encode(self._topic, self._partition, messages))
-        with database.connection().cursor() as cursor:
-            cursor.copy_expert(f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT binary)", rows, _COPY_CHUNK_BYTES)
+        statement = f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT binary)"
+        with database.connection().cursor() as cursor, traces.sql(statement):
+            cursor.copy_expert(statement, rows, _COPY_CHUNK_BYTES)
         return len(messages)
 
     def _staged(self, messages: Sequence[Message]) -> tuple[int, list[tuple[Message, str, str]]]:

@@ -66,6 +66,7 @@ CATALOGUE = _catalogue(
     Event("retention.done", logging.INFO, "Old messages and handled dead letters were deleted, or only counted"),
     Event("offset.committed", logging.DEBUG, "The bridge committed an offset"),
     Event("offset.refused", logging.WARNING, "Kafka refused an offset commit; the records may be read again"),
+    Event("metrics.unshared", logging.WARNING, "What this process counts is not shown: its file cannot be written"),
     Event("log", logging.INFO, "A line of a library"),
 )
 
@@ -90,6 +91,7 @@ def configure(settings: Settings, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # not a line for each try to send
     _LOGGER.setLevel(settings.log_level.upper())
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from honcho.environ import parse_procfile
 
+import tasks.version
 from bootstrap import cli, tables
 from tests.world import ROOT
 
@@ -57,7 +58,7 @@ def test_every_command_of_the_procfile_and_the_manifests_is_accepted() -> None:
 
 
 def test_the_version_is_one() -> None:
-    version = cli.version()
+    version = tasks.version.version()
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text().replace("[", "").replace("]", "")
     assert {str(container["image"]).split(":")[1] for container in containers()} == {version}
 

@@ -1,0 +1,50 @@
+"""Processes that come and go share a directory: no count is lost, files do not pile up, gauges of the dead go."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tasks import metrics
+from tests.waiting import wait_until
+from tests.world import ROOT
+
+COUNT = """
+import os, sys
+from tasks import metrics
+metrics.join(sys.argv[1], "1")
+metrics.CONSUMED.add(3, "orders")
+metrics.IN_FLIGHT.set(5)
+print("counted", flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), 9)
+"""
+
+
+def start(directory: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", COUNT, str(directory)]
+    made = subprocess.Popen(
+        command, env={"PROMETHEUS_MULTIPROC_DIR": str(directory)}, cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert made.stdout is not None and made.stdout.readline() == "counted\n"
+    return made
+
+
+def shown(directory: Path) -> dict[str, float]:
+    text = metrics.exposition(str(directory), "")[0].decode()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+
+
+def test_what_killed_processes_counted_stays_and_their_gauges_go(tmp_path: Path) -> None:
+    for _ in range(4):
+        start(tmp_path).communicate()
+    one, other = start(tmp_path), start(tmp_path)
+    seen = shown(tmp_path)
+    assert seen['backend_records_consumed_total{topic="orders"}'] == 18
+    assert seen["backend_in_flight_batches"] == 10
+    assert len(list(tmp_path.glob("counter_*.db"))) == 2
+    one.communicate()
+    wait_until(lambda: shown(tmp_path)["backend_in_flight_batches"] == 5, "one process is left")
+    other.communicate()
+    assert "backend_in_flight_batches" not in shown(tmp_path)
+    assert shown(tmp_path)['backend_records_consumed_total{topic="orders"}'] == 18
