@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, current_app, send_from_directory
 
+from api.answers import settings
 from api.problems import ProblemShape
 
 blueprint = Blueprint("documents", __name__)
@@ -61,7 +62,10 @@ def described() -> dict[str, Any]:
     problem = {"schema": {"$ref": f"#/components/schemas/{ProblemShape.__name__}"}}
     answer = {"description": "A problem", "content": {"application/problem+json": problem}}
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
             kept = {status: said for status, said in operation["responses"].items() if status.startswith("2")}
             operation["responses"] = {**kept, "4XX": answer, "5XX": answer}
+            for parameter in operation.get("parameters", []):
+                if method == "post" and parameter["name"] == "topic":
+                    parameter["schema"] = {"type": "string", "enum": list(settings().kafka_topics)}
     return document

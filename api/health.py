@@ -12,13 +12,13 @@ blueprint = APIBlueprint(
 )
 
 
-@blueprint.get("")
+@blueprint.get("", responses={200: {"description": "it serves", "content": {"application/json": {}}}})
 def live() -> Response:
     """200 while this process can serve. Asks no other service: their outage is not cured by our restart."""
     return Response(b'{"status":"ok"}\n', content_type="application/json")
 
 
-@blueprint.get("/ready")
+@blueprint.get("/ready", responses={200: {"description": "messages are accepted", "content": {"application/json": {}}}})
 def ready() -> Response:
     """Each service with what is wrong, and the bridges; 503 while messages cannot be accepted."""
     kafka = None if publisher().reachable() else "no broker answers"

@@ -55,7 +55,7 @@ def read(value: bytes, topics: Sequence[str], topic: str | None, new_id: NewId, 
         headers = _headers(fields)
         key = _string(fields, "key")
     wanted = topic if topic is not None else _string(fields, "topic")
-    return _outgoing(value, fields, key, headers, _topic(wanted, topics), new_id)
+    return _outgoing(value, fields, key, headers, known_topic(wanted, topics), new_id)
 
 
 def read_binary(
@@ -70,7 +70,7 @@ def read_binary(
     headers = [(f"ce_{name}", said.encode()) for name, said in text.items()]
     headers.append(("content-type", b"application/json"))
     value = value or b"null"
-    return _outgoing(value, parse(value), text.get("partitionkey"), headers, _topic(topic, topics), new_id)
+    return _outgoing(value, parse(value), text.get("partitionkey"), headers, known_topic(topic, topics), new_id)
 
 
 def items(body: bytes, lines: bool, most: int) -> list[bytes]:
@@ -135,7 +135,8 @@ def _string(fields: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def _topic(wanted: str | None, topics: Sequence[str]) -> str:
+def known_topic(wanted: str | None, topics: Sequence[str]) -> str:
+    """The topic that is wanted, by default the first. Raises Problem when there is none of this name."""
     if wanted is None:
         return topics[0]
     if wanted not in topics:

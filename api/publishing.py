@@ -149,7 +149,8 @@ def _topic() -> str | None:
     for name in request.args:
         if name != "topic":
             raise bad_parameter(name, f"There is no parameter {name}.")
-    return request.args.get("topic")
+    topic = request.args.get("topic")
+    return None if topic is None else incoming.known_topic(topic, settings().kafka_topics)
 
 
 def _check_type(taken: Sequence[str]) -> None:

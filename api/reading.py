@@ -5,7 +5,7 @@ import io
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
@@ -55,6 +55,14 @@ class Wanted(BaseModel):
     @classmethod
     def _plus(cls, text: Any) -> Any:
         return text.replace(" ", "+") if isinstance(text, str) else text  # a + in a URL is a space
+
+    @field_validator("since", "until")
+    @classmethod
+    def _in_utc(cls, moment: datetime | None) -> datetime | None:
+        try:  # PostgreSQL does not take every offset that Python does
+            return None if moment is None else moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("a time must lie in the years 1 to 9999 of UTC") from None
 
     @field_validator("contains")
     @classmethod
@@ -189,6 +197,6 @@ def _harmless(value: Any) -> Any:
 def _keyset(cursor: str) -> tuple[datetime, uuid.UUID]:
     moment, _, message_id = cursor.replace(" ", "+").partition("~")
     try:
-        return datetime.fromisoformat(moment), uuid.UUID(message_id)
-    except ValueError:
+        return datetime.fromisoformat(moment).astimezone(UTC), uuid.UUID(message_id)
+    except (ValueError, OverflowError):
         raise ValueError("cursor must be the next of an earlier page") from None

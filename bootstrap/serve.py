@@ -86,5 +86,7 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish. Raises ConfigurationError."""
     _check_address(settings.address, settings.port)
     telemetry.emit("process.started", address=settings.address, port=settings.port)
+    if not settings.api_keys:
+        telemetry.emit("api.open", setting="API_KEYS")
     gunicorn.http.wsgi.SERVER = "backend"  # no client needs to know what serves it
     Server(scraping.shared(settings)).run()

@@ -5,7 +5,7 @@ times and lie in Redis twice more (Celery keeps unacknowledged tasks); measured 
 Everything here may vanish at any moment: the bridge then hands the batch over again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any, Literal, cast
@@ -44,6 +44,11 @@ class Claim:
     def fields(self) -> dict[str, Any]:
         """The claim as the task's argument."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Claim":
+        """The claim in a task's argument. What it does not know it leaves: a newer bridge may say more."""
+        return cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
 
     def place(self) -> dict[str, Any]:
         """The fields that log lines show, so that a batch, or an offset, can be followed."""

@@ -84,7 +84,7 @@ class Persist(Task):  # type: ignore[misc]
 
     def run(self, fields: dict[str, Any]) -> None:
         """Store a batch. `fields` is a Claim; an exception means: nothing stored, hand it over again."""
-        claim = Claim(**fields)
+        claim = Claim.of(fields)
         with traces.storing(claim.topic, claim.place(), claim.traceparent):
             self._store(claim)
 
@@ -109,7 +109,7 @@ class Persist(Task):  # type: ignore[misc]
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo) -> None:
         """Called in the worker process when `run` raised: the bridge decides when to try again."""
-        claim = Claim(**args[0])
+        claim = Claim.of(args[0])
         reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
         telemetry.emit("batch.failed", **claim.place(), reason=reason)
         outcome: Outcome = "failed" if isinstance(exc, _PASSING) else "killed"
@@ -131,7 +131,7 @@ class Persist(Task):  # type: ignore[misc]
 
     def report_lost(self, args: Sequence[Any], reason: str, outcome: Outcome = "killed") -> None:
         """Tell the bridge that this batch's process ended before it could say anything."""
-        claim = Claim(**args[0])
+        claim = Claim.of(args[0])
         telemetry.emit("batch.failed", **claim.place(), reason=reason)
         try:
             self.desk.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
@@ -142,7 +142,7 @@ class Persist(Task):  # type: ignore[misc]
     def report_timeout(self, args: Sequence[Any], seconds: float) -> None:
         """Tell the bridge that this batch took too long. If PostgreSQL was what took it, no record is to blame."""
         try:
-            waited = self.desk.was_storing(Claim(**args[0]))
+            waited = self.desk.was_storing(Claim.of(args[0]))
         except redis.RedisError:
             waited = True
         if waited:

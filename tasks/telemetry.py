@@ -42,6 +42,7 @@ CATALOGUE = _catalogue(
     Event("batch.accepted", logging.INFO, "Kafka acknowledged messages of a batch that came over HTTP"),
     Event("message.refused", logging.INFO, "A request was answered with a problem"),
     Event("message.unacknowledged", logging.ERROR, "Kafka did not acknowledge a message in time"),
+    Event("api.open", logging.WARNING, "There are no API keys: everybody who reaches the API may use all of it"),
     Event("api.failed", logging.ERROR, "A request failed because of an error nobody foresaw"),
     Event("service.unavailable", logging.WARNING, "A service does not answer; the process waits and goes on"),
     Event("service.available", logging.INFO, "A service that was away answers again"),

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -70,14 +71,23 @@ def readme_curls() -> list[str]:
     return re.findall(r"^curl .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
+_SAID = ('"accepted":2', '"offset":', '"offset":', '"text":"hello"', "greeting", "event: message")  # by the curl lines
+
+
+def _says(line: list[str], said: str) -> bool:
+    return said in subprocess.run(line, capture_output=True, text=True).stdout.replace('": ', '":')
+
+
 def test_the_readme_works_and_data_survives(directory: Path, running: list[Local]) -> None:
     port = free_port()
     first = Local(directory, port)
     running.append(first)
     first.wait_for("From nothing to the first message stored")
-    post, get = (shlex.split(line.replace(_README_PORT, str(port))) for line in readme_curls())
+    post, get, *others = (shlex.split(line.replace(_README_PORT, str(port))) for line in readme_curls())
     assert " 202 " in subprocess.run(post, capture_output=True, text=True, check=True).stdout
     wait_until(lambda: '"greeting"' in subprocess.run(get, capture_output=True, text=True).stdout, "it is read back")
+    for line, said in zip(others, _SAID, strict=True):
+        wait_until(partial(_says, line, said), f"{line} says {said}")
     first.press_ctrl_c()
 
     second = Local(directory, port)

@@ -58,3 +58,7 @@ def test_a_claim_survives_celerys_json() -> None:
 
 def test_another_attempt_lies_under_another_key() -> None:
     assert Claim(**{**CLAIM.fields(), "attempt": 2}).key != CLAIM.key
+
+
+def test_an_old_worker_understands_what_a_newer_bridge_says_more() -> None:
+    assert Claim.of({**CLAIM.fields(), "said by": "a newer version"}) == CLAIM
