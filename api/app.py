@@ -2,7 +2,7 @@
 
 from flask import request
 from flask_cors import CORS
-from flask_openapi3 import Info, OpenAPI
+from flask_openapi3 import APIBlueprint, Info, OpenAPI
 
 from api import access, documents, health, limits, measuring, problems, publishing, reading, streaming
 from bridge.publisher import Publisher
@@ -23,12 +23,15 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     )
     app.extensions["settings"] = settings
     app.extensions["publisher"] = publisher
-    app.register_api(publishing.blueprint)
     app.extensions["tail"] = streaming.Tail()
-    app.register_api(streaming.blueprint)
-    app.register_api(reading.blueprint)
-    app.register_api(health.blueprint)
-    app.register_api(measuring.blueprint)
+    for blueprint in (
+        publishing.blueprint,
+        streaming.blueprint,
+        reading.blueprint,
+        health.blueprint,
+        measuring.blueprint,
+    ):
+        _add(app, blueprint)
     app.register_blueprint(documents.blueprint)
     measuring.register(app)
     limits.register(app, settings)
@@ -39,6 +42,15 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     app.before_request(_refuse_nul)
     app.teardown_request(_give_back_connection)
     return app
+
+
+def _add(app: OpenAPI, blueprint: APIBlueprint) -> None:
+    # The library forgets the methods that another blueprint has on the same path.
+    before = dict(app.paths)
+    app.register_api(blueprint)
+    for path in before.keys() & blueprint.paths.keys():
+        new = app.paths[path]
+        app.paths[path] = before[path].model_copy(update={name: getattr(new, name) for name in new.model_fields_set})
 
 
 def _refuse_nul() -> None:

@@ -31,7 +31,7 @@ access.needs(blueprint, "read")
 
 _PAGE = 50
 _LARGEST_PAGE = 1000
-_LONGEST_WAIT_SECONDS = 30
+_LONGEST_WAIT_SECONDS = 10
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25
 _COLUMNS = ("id", "type", "key", "topic", "partition", "offset", "produced_at", "stored_at", "headers", "payload")
 
@@ -53,8 +53,10 @@ class Wanted(BaseModel):
 
     @field_validator("since", "until", mode="before")
     @classmethod
-    def _plus(cls, text: Any) -> Any:
-        return text.replace(" ", "+") if isinstance(text, str) else text  # a + in a URL is a space
+    def _as_text(cls, text: str) -> str:
+        if text[4:5] != "-":  # a number would be taken for seconds since 1970
+            raise ValueError("a time must be as in 2026-01-31T12:00:00Z")
+        return text.replace(" ", "+")  # a + in a URL is a space
 
     @field_validator("since", "until")
     @classmethod

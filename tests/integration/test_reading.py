@@ -202,6 +202,6 @@ def test_a_message_can_be_waited_for(ready: World, client: FlaskClient) -> None:
     statement = 'INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, \'t\', 0, 0, now())'
     late = threading.Timer(0.5, ready.sql, (statement, str(message_id)))
     late.start()
-    assert client.get(f"/messages/{message_id}?wait=20").status_code == 200
+    assert client.get(f"/messages/{message_id}?wait=10").status_code == 200
     late.join()
-    assert client.get(f"/messages/{message_id}?wait=31").status_code == 400
+    assert client.get(f"/messages/{message_id}?wait=11").status_code == 400

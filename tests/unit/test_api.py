@@ -1,5 +1,6 @@
 """The API without servers: every answer a publisher can bring about, and every refusal before it is asked."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -131,3 +132,16 @@ def test_browsers_may_call_from_the_origins_set_and_no_others(client: FlaskClien
     refused = client.get("/health", headers={"Origin": "http://b"})
     assert allowed.headers.get("Access-Control-Allow-Origin") == "http://a"
     assert "Access-Control-Allow-Origin" not in refused.headers
+
+
+def test_every_method_is_described(client: FlaskClient) -> None:
+    described = client.get("/openapi.json").get_json()["paths"]
+    found = {(path, method) for path, methods in described.items() for method in methods}
+    rules = client.application.url_map.iter_rules()
+    asked = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in rules
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if not rule.rule.startswith(("/static", "/docs", "/openapi.json"))
+    }
+    assert found == asked
