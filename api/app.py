@@ -4,7 +4,20 @@ from flask import request
 from flask_cors import CORS
 from flask_openapi3 import APIBlueprint, Info, OpenAPI
 
-from api import access, documents, health, limits, measuring, problems, publishing, reading, streaming
+from api import (
+    access,
+    dead_letters,
+    documents,
+    health,
+    limits,
+    measuring,
+    problems,
+    publishing,
+    reading,
+    statistics,
+    streaming,
+)
+from bridge.lag import Lags
 from bridge.publisher import Publisher
 from tasks.database import database
 from tasks.settings import Settings
@@ -23,6 +36,7 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     )
     app.extensions["settings"] = settings
     app.extensions["publisher"] = publisher
+    app.extensions["lags"] = Lags(settings)
     app.extensions["tail"] = streaming.Tail()
     for blueprint in (
         publishing.blueprint,
@@ -30,6 +44,8 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
         reading.blueprint,
         health.blueprint,
         measuring.blueprint,
+        statistics.blueprint,
+        dead_letters.blueprint,
     ):
         _add(app, blueprint)
     app.register_blueprint(documents.blueprint)

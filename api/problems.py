@@ -9,7 +9,7 @@ from flask import Flask, Response, request
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
-from bridge.publisher import Overloaded, TooLarge, UnknownOutcome
+from bridge.publisher import Overloaded, Refused, TooLarge, UnknownOutcome
 from tasks import metrics, telemetry
 from tasks.database import TRANSIENT, database
 from tasks.errors import BackendError, BadRecord, Unavailable
@@ -129,6 +129,7 @@ def _incomplete_body() -> Problem:
 _FROM_OURS: dict[type[BackendError], Callable[[BackendError], Problem]] = {
     BadRecord: _bad_record,
     TooLarge: lambda error: too_large(str(error)),
+    Refused: lambda error: Problem(422, "cannot-be-sent", "Kafka's client takes no such record", str(error)),
     Overloaded: _overloaded,
     Unavailable: _unavailable,
     UnknownOutcome: _unknown_outcome,

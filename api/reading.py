@@ -11,10 +11,11 @@ from typing import Any, Literal
 import orjson
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api import access, shapes
 from api.answers import json_answer, shown
+from api.moments import Moment
 from api.problems import Problem
 from tasks import dead_letters, store
 from tasks.database import database
@@ -45,26 +46,11 @@ class Wanted(BaseModel):
     key: str | None = Field(None, description="this key exactly")
     topic: str | None = Field(None, description="this topic")
     partition: int | None = Field(None, ge=0, lt=1 << 31, description="this partition")
-    since: AwareDatetime | None = Field(None, alias="from", description="stored at this time or later")
-    until: AwareDatetime | None = Field(None, alias="to", description="stored before this time")
+    since: Moment | None = Field(None, alias="from", description="stored at this time or later")
+    until: Moment | None = Field(None, alias="to", description="stored before this time")
     contains: str | None = Field(
         None, description='JSON that the payload contains, as {"customer": {"id": 7}}; an index serves it'
     )
-
-    @field_validator("since", "until", mode="before")
-    @classmethod
-    def _as_text(cls, text: str) -> str:
-        if text[4:5] != "-":  # a number would be taken for seconds since 1970
-            raise ValueError("a time must be as in 2026-01-31T12:00:00Z")
-        return text.replace(" ", "+")  # a + in a URL is a space
-
-    @field_validator("since", "until")
-    @classmethod
-    def _in_utc(cls, moment: datetime | None) -> datetime | None:
-        try:  # PostgreSQL does not take every offset that Python does
-            return None if moment is None else moment.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("a time must lie in the years 1 to 9999 of UTC") from None
 
     @field_validator("contains")
     @classmethod

@@ -40,7 +40,7 @@ def _list(settings: Settings, state: str, limit: int, as_json: bool, **selected:
     letters = dead_letters.page(wanted, limit)
     if as_json:
         for letter in letters:
-            print(orjson.dumps(_fields(letter)).decode())
+            print(orjson.dumps(dead_letters.fields(letter)).decode())
         return
     heads = ("id", "dead at", "state", "reason", "topic/partition/offset", "detail")
     rows = [heads, *(_row(letter) for letter in letters)]
@@ -59,7 +59,7 @@ def _show(settings: Settings, letter_id: uuid.UUID, raw: bool) -> None:
     if raw:
         sys.stdout.buffer.write(record.value or b"")
         return
-    shown = {name: "-" if value is None else _plain(str(value)) for name, value in _fields(letter).items()}
+    shown = {name: "-" if value is None else _plain(str(value)) for name, value in dead_letters.fields(letter).items()}
     shown["key"] = _text(record.key)
     for name, value in record.headers:
         shown[f"header {_plain(name)}"] = _text(value)
@@ -146,31 +146,10 @@ def _print_dry_run(verb: str, groups: list[Group]) -> None:
     print(f"would {verb} {sum(group.count for group in groups)}; nothing was changed")
 
 
-def _fields(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": str(letter.id),
-        "state": letter.state,
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "message_id": None if letter.message_id is None else str(letter.message_id),
-        "produced_at": _moment(letter.produced_at),
-        "dead_at": _moment(letter.dead_at),
-        "handled_at": _moment(letter.handled_at),
-        "note": letter.note,
-    }
-
-
 def _row(letter: DeadLetter) -> tuple[str, ...]:
     place = f"{letter.topic}/{letter.partition}/{letter.offset}"
     died = letter.dead_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return str(letter.id), died, letter.state, letter.reason, place, _plain(letter.detail)
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat()
 
 
 def _text(raw: bytes | None) -> str:

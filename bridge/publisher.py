@@ -42,7 +42,7 @@ class Place:
 class Publisher(Protocol):
     """What the API needs of Kafka."""
 
-    def send(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Callable[[], Place]:
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
         """Put one message on its way; calling what is returned waits until it is kept. Messages stay in order.
 
         Both raise Unavailable or Overloaded (surely not kept), UnknownOutcome, or Refused.

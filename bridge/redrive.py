@@ -3,8 +3,9 @@
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
-from bridge.publisher import KafkaPublisher, Place, Refused
+from bridge.publisher import Place, Publisher, Refused
 from tasks import dead_letters, telemetry
 from tasks.database import database
 from tasks.dead_letters import Keyset, Selection
@@ -27,8 +28,8 @@ class Batch:
         return any(not isinstance(error, Refused) for error in self.failed.values())
 
 
-def redrive(publisher: KafkaPublisher, wanted: Selection) -> Iterator[Batch]:
-    """Produce the selected dead letters again, oldest first; yields after each batch, and ends with an outage.
+def redrive(publisher: Publisher, wanted: Selection, most: float = inf) -> Iterator[Batch]:
+    """Produce up to `most` selected dead letters again, oldest first; yields after each batch, ends with an outage.
 
     A crash after Kafka's acknowledgement and before the mark leaves a letter waiting, so that it may be
     produced twice: `dead_letters.redriven` sees to it that it is stored once.
@@ -36,18 +37,19 @@ def redrive(publisher: KafkaPublisher, wanted: Selection) -> Iterator[Batch]:
     after: Keyset | None = None
     while True:
         with database.atomic():
-            letters = dead_letters.claim(wanted, after, _BATCH)
+            letters = dead_letters.claim(wanted, after, int(min(_BATCH, most)))
             batch = _produce(publisher, letters)
             dead_letters.mark_redriven(batch.redriven)
         if not letters:
             return
         yield batch
-        if batch.outage:
+        most -= len(letters)
+        if batch.outage or not most:
             return
         after = (letters[-1].dead_at, letters[-1].id)
 
 
-def _produce(publisher: KafkaPublisher, letters: Sequence[DeadLetter]) -> Batch:
+def _produce(publisher: Publisher, letters: Sequence[DeadLetter]) -> Batch:
     batch = Batch([], {})
     on_their_way: dict[uuid.UUID, Callable[[], Place]] = {}
     for letter in letters:

@@ -73,10 +73,12 @@ def states(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
     return {letter.id: letter.state for letter in found}
 
 
-def page(wanted: Selection, limit: int) -> list[DeadLetter]:
-    """The newest `limit` dead letters without their bytes, newest first."""
+def page(wanted: Selection, limit: int, before: Keyset | None = None) -> list[DeadLetter]:
+    """The newest `limit` dead letters without their bytes, newest first, older than the keyset `before`."""
     columns = [field for field in DeadLetter._meta.sorted_fields if field not in _BYTES]
     query = _narrowed(DeadLetter.select(*columns), wanted)
+    if before is not None:
+        query = query.where(Tuple(DeadLetter.dead_at, DeadLetter.id) < Tuple(*before))
     return list(query.order_by(DeadLetter.dead_at.desc(), DeadLetter.id.desc()).limit(limit))
 
 
@@ -143,6 +145,24 @@ def record_of(letter: DeadLetter) -> Record:
     )
 
 
+def fields(letter: DeadLetter) -> dict[str, Any]:
+    """What is known of a dead letter but for its bytes, as JSON takes it."""
+    return {
+        "id": str(letter.id),
+        "state": letter.state,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "message_id": None if letter.message_id is None else str(letter.message_id),
+        "produced_at": _moment(letter.produced_at),
+        "dead_at": _moment(letter.dead_at),
+        "handled_at": _moment(letter.handled_at),
+        "note": letter.note,
+    }
+
+
 def redriven(letter: DeadLetter) -> Record:
     """The record to produce again: as it was, with a header that says where it comes from.
 
@@ -161,6 +181,10 @@ def _nameless(record: Record) -> bool:
         return decode(record).id == record_id(record)
     except BadRecord:  # it will be a dead letter again, unless the worker is newer than we are
         return False
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()
 
 
 def _mark(ids: Sequence[uuid.UUID], state: str, note: str | None) -> None:

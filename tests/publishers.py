@@ -15,13 +15,13 @@ class MemoryPublisher:
         self.failure: Exception | None = None
         self._lock = threading.Lock()
 
-    def send(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Callable[[], Place]:
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
         if self.failure is not None:
             raise self.failure
         place = self._keep(topic, key, value, headers)
         return lambda: place
 
-    def _keep(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Place:
+    def _keep(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Place:
         with self._lock:
             offset = sum(record.topic == topic for record in self.records)
             self.records.append(Record(topic, 0, offset, 0, key, value, headers))

@@ -72,7 +72,8 @@ def test_when_an_item_is_invalid_nothing_is_sent_and_each_is_told(
 class Partly(MemoryPublisher):
     """Fails for some messages, at once or when waited for."""
 
-    def send(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> Callable[[], Place]:
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
+        value = value or b""
         if b"away" in value:
             raise Unavailable("Kafka does not answer")
         if b"full" in value:

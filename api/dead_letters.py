@@ -1,0 +1,187 @@
+"""Dead letters over HTTP: seen with their bytes, produced again, discarded; and stopped partitions let go on."""
+
+import uuid
+from base64 import b64encode
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response
+from flask_openapi3 import APIBlueprint, Tag
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from api import access
+from api.answers import json_answer, publisher
+from api.moments import Moment
+from api.problems import Problem
+from bridge.redrive import Batch, redrive
+from tasks import bridges, dead_letters
+from tasks.dead_letters import Selection
+from tasks.models import DeadLetter
+
+blueprint = APIBlueprint(
+    "dead_letters",
+    __name__,
+    abp_tags=[Tag(name="Operating", description="Dead letters and stopped partitions")],
+    abp_security=access.SECURITY,
+)
+access.needs(blueprint, "operate")
+
+_ANSWER: dict[str | int | HTTPStatus, Any] = {
+    200: {"description": "what was found or done", "content": {"application/json": {}}}
+}
+_LARGEST_PAGE = 1000
+
+
+class Wanted(BaseModel):
+    """Which dead letters: all that match every parameter given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    topic: str | None = Field(None, description="of this topic")
+    reason: str | None = Field(None, description="with this reason")
+    state: str | None = Field("waiting", pattern="^(waiting|redriven|discarded|any)$", description="or any")
+    since: Moment | None = Field(None, alias="from", description="dead at this time or later")
+    until: Moment | None = Field(None, alias="to", description="dead before this time")
+    limit: int = Field(50, ge=1, le=_LARGEST_PAGE, description="most in a page")
+    cursor: str | None = Field(None, description="`next` of the page before")
+
+    @field_validator("cursor")
+    @classmethod
+    def _of_a_page(cls, text: str | None) -> str | None:
+        if text is not None:
+            _keyset(text)
+        return text
+
+
+class One(BaseModel):
+    """A dead letter's id."""
+
+    letter_id: uuid.UUID
+
+
+class Named(BaseModel):
+    """A topic's name."""
+
+    topic: str
+
+
+class Some(BaseModel):
+    """Which waiting dead letters to produce again: all that match every field, the oldest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    topic: str | None = None
+    reason: str | None = None
+    limit: int = Field(1000, ge=1, le=10_000, description="most at once")
+
+
+class Note(BaseModel):
+    """Why nobody needs it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str = Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")
+
+
+@blueprint.get("/dead-letters", responses=_ANSWER)
+def get_page(query: Wanted) -> Response:
+    """A page of dead letters without their bytes, newest first; `next` is the cursor of the page after it."""
+    state = None if query.state == "any" else query.state
+    wanted = Selection(topic=query.topic, reason=query.reason, state=state, since=query.since, until=query.until)
+    letters = dead_letters.page(wanted, query.limit, None if query.cursor is None else _keyset(query.cursor))
+    last = letters[-1] if len(letters) == query.limit else None
+    return json_answer(
+        {
+            "dead_letters": [dead_letters.fields(letter) for letter in letters],
+            "next": None if last is None else f"{last.dead_at.isoformat()}~{last.id}",
+        }
+    )
+
+
+@blueprint.get("/dead-letters/<uuid:letter_id>", responses=_ANSWER)
+def get(path: One) -> Response:
+    """One dead letter with the record as Kafka gave it: bytes as base64, and as text where they are text."""
+    letter = _found(path.letter_id)
+    record = dead_letters.record_of(letter)
+    headers = [[name, *_bytes(value).values()] for name, value in record.headers]
+    shown = {**dead_letters.fields(letter), "headers": headers}
+    for name, raw in (("key", record.key), ("value", record.value)):
+        shown |= {f"{name}_{kind}": value for kind, value in _bytes(raw).items()}
+    return json_answer(shown)
+
+
+@blueprint.post("/dead-letters/<uuid:letter_id>/redrive", responses=_ANSWER)
+def redrive_one(path: One) -> Response:
+    """Produce the record again; it is then stored, or becomes another dead letter."""
+    _waiting(path.letter_id)
+    done = _redriven(Selection(ids=(path.letter_id,)), 1)
+    if done.failed:
+        raise next(iter(done.failed.values()))
+    if not done.redriven:  # another operator has it in hands
+        raise _handled(path.letter_id, "being handled")
+    return json_answer({"redriven": 1})
+
+
+@blueprint.post("/dead-letters/redrive", responses=_ANSWER)
+def redrive_some(body: Some) -> Response:
+    """Produce the records of waiting dead letters again, the oldest first, and say what failed."""
+    done = _redriven(Selection(topic=body.topic, reason=body.reason), body.limit)
+    failed = {str(letter_id): str(error) for letter_id, error in done.failed.items()}
+    return json_answer({"redriven": len(done.redriven), "failed": failed})
+
+
+@blueprint.post("/dead-letters/<uuid:letter_id>/discard", responses=_ANSWER)
+def discard(path: One, body: Note) -> Response:
+    """Say that nobody needs the record, and why. It is kept."""
+    _waiting(path.letter_id)
+    if not sum(dead_letters.discard(Selection(ids=(path.letter_id,)), body.note)):
+        raise _handled(path.letter_id, "being handled")
+    return json_answer({"discarded": 1})
+
+
+@blueprint.post("/topics/<topic>/resume", responses=_ANSWER)
+def resume(path: Named) -> Response:
+    """Let the partitions of a topic that a flood of dead letters stopped be read again, within seconds."""
+    return json_answer({"resumed": bridges.release(path.topic)})
+
+
+def _redriven(wanted: Selection, most: int) -> Batch:
+    done = Batch([], {})
+    for batch in redrive(publisher(), wanted, most):
+        done.redriven.extend(batch.redriven)
+        done.failed.update(batch.failed)
+    return done
+
+
+def _found(letter_id: uuid.UUID) -> DeadLetter:
+    letter = dead_letters.find(letter_id)
+    if letter is None:
+        raise Problem(404, "not-found", "No such dead letter", f"There is no dead letter {letter_id}.")
+    return letter
+
+
+def _waiting(letter_id: uuid.UUID) -> None:
+    state = _found(letter_id).state
+    if state != "waiting":
+        raise _handled(letter_id, f"{state} already")
+
+
+def _handled(letter_id: uuid.UUID, how: str) -> Problem:
+    return Problem(409, "already-handled", "The dead letter does not wait", f"{letter_id} is {how}.")
+
+
+def _bytes(raw: bytes | None) -> dict[str, str | None]:
+    try:
+        text = None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        text = None
+    return {"base64": None if raw is None else b64encode(raw).decode(), "text": text}
+
+
+def _keyset(cursor: str) -> tuple[datetime, uuid.UUID]:
+    moment, _, letter_id = cursor.replace(" ", "+").partition("~")
+    try:
+        return datetime.fromisoformat(moment), uuid.UUID(letter_id)
+    except ValueError:
+        raise ValueError("cursor must be the next of an earlier page") from None
