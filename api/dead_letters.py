@@ -11,7 +11,8 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api import access
-from api.answers import json_answer, publisher
+from api.answers import json_answer, publisher, settings
+from api.incoming import known_topic
 from api.moments import Moment
 from api.problems import Problem
 from bridge.redrive import Batch, redrive
@@ -143,7 +144,7 @@ def discard(path: One, body: Note) -> Response:
 @blueprint.post("/topics/<topic>/resume", responses=_ANSWER)
 def resume(path: Named) -> Response:
     """Let the partitions of a topic that a flood of dead letters stopped be read again, within seconds."""
-    return json_answer({"resumed": bridges.release(path.topic)})
+    return json_answer({"resumed": bridges.release(known_topic(path.topic, settings().kafka_topics))})
 
 
 def _redriven(wanted: Selection, most: int) -> Batch:

@@ -1,6 +1,5 @@
 """The API does what it says of itself at /openapi.json, and its page at /docs needs nothing from elsewhere."""
 
-import random
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from tasks.settings import child_environment
 from tests.world import ROOT, World
 
 # No schema can say that a text has no U+0000, or that a cursor comes from another page.
+_SEED = "1"  # so that a failure comes back; SEED tries another
 _LEFT_OUT = "positive_data_acceptance"
 
 
@@ -18,7 +18,7 @@ def test_schemathesis_finds_nothing(ready: World) -> None:
     server = ready.serve()
     ready.consume()
     assert ready.post(type="greeting").status_code == 202
-    seed = str(random.randrange(1 << 31))
+    seed = child_environment({}).get("SEED", _SEED)
     # The stream never ends, which no such tester expects; it has tests of its own.
     chosen = ["--exclude-path", "/messages/stream", "--exclude-checks", _LEFT_OUT]
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{ready.url}/openapi.json", "--seed", seed]
