@@ -71,10 +71,10 @@ def _serves(world: World) -> None:
         (b"POST /messages HTTP/1.1\r\nHost: a\r\nX-Huge: " + b"x" * 200_000 + b"\r\n\r\n", (400, 431)),
         (b"GET /messages HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 500 + b"\r\n", (400, 431)),
         (b"nonsense\r\n\r\n", (400,)),
-        (b"GET /messages/%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (400,)),
+        (b"GET /messages/%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (404,)),
         (b"GET /messages?type=%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (400,)),
         (b"GET /messages?key=%ff&limit=1e3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (400,)),
-        (b"GET /messages/7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (400,)),
+        (b"GET /messages/7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (404,)),
     ],
 )
 def test_each_is_answered_and_the_next_is_served(
