@@ -1,6 +1,6 @@
 """The connection to PostgreSQL: one pool a process, opened late, and which of its errors pass by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ from uuid import UUID
 
 import peewee
 import psycopg2
-from playhouse.pool import PooledPostgresqlDatabase
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 from psycopg2.extras import register_default_jsonb
 
 from tasks import traces
@@ -16,6 +16,7 @@ from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
 _STALE_SECONDS = 300
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
+_FETCHED_AT_ONCE = 20  # few enough that memory holds them when each is as large as a message may be
 
 # Away, restarting, out of connections, read-only, deadlocked, disk full: all end without us.
 TRANSIENT = (
@@ -25,6 +26,7 @@ TRANSIENT = (
     peewee.OperationalError,
     peewee.InterfaceError,
     peewee.InternalError,
+    MaxConnectionsExceeded,  # of this process's own pool
 )
 # The values themselves: data exceptions (class 22), and program limits such as nesting (class 54).
 REFUSED = (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded, psycopg2.errors.StatementTooComplex)
@@ -99,6 +101,25 @@ def delete_batches(statement: str, before: datetime) -> Iterator[int]:
             return
         after = max((moment, str(row_id)) for moment, row_id in gone)
         yield len(gone)
+
+
+def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """The rows of a query until their texts hold `most_bytes`, or all; and whether there may be more.
+
+    A LIMIT counts rows, and rows may be large: memory holds `most_bytes` and 20 rows, however many there are.
+    """
+    rows: list[tuple[Any, ...]] = []
+    held = 0
+    with database.atomic():
+        database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {query}", values)
+        while held < most_bytes:
+            some = database.execute_sql(f"FETCH {_FETCHED_AT_ONCE} FROM rows_within").fetchall()
+            rows += some
+            held += sum(len(value) for row in some for value in row if isinstance(value, str))
+            if len(some) < _FETCHED_AT_ONCE:
+                return rows, False
+        database.execute_sql("CLOSE rows_within")
+    return rows, True
 
 
 def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:
