@@ -14,6 +14,7 @@ from tasks.models import Message
 Keyset: TypeAlias = tuple[datetime, uuid.UUID]
 NAMES = ("id", "type", "key", "topic", "partition", "offset", "produced_at", "stored_at", "headers", "payload")
 _PAGE_BYTES = 8_000_000
+_SMALL = 50  # messages that may be read at once however large they are; only then PostgreSQL may use many processes
 _FEW = 10_000  # messages that are sorted sooner than the newest ones are looked through for them
 # A materialized query is planned to be read whole, so by the index, and read only as far as it is asked for.
 _HAS_FEW = """
@@ -54,7 +55,10 @@ def page(wanted: Filter, after: Keyset | None, limit: int, most_bytes: int = _PA
     Raises peewee.DatabaseError.
     """
     query, values = _query(wanted, after, limit).sql()
-    rows, cut = rows_within(query, values, most_bytes)
+    if limit <= _SMALL:
+        rows, cut = database.execute_sql(query, values).fetchall(), False
+    else:
+        rows, cut = rows_within(query, values, most_bytes)
     messages = [dict(zip(NAMES, row, strict=True)) for row in rows]
     last = messages[-1] if messages and (cut or len(rows) == limit) else None
     return Page(messages, None if last is None else (last["stored_at"], uuid.UUID(str(last["id"]))))
