@@ -3,7 +3,6 @@
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Any
 
 from flask import Response, current_app
 from flask_openapi3 import APIBlueprint, Tag

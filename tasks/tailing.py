@@ -15,10 +15,11 @@ from tasks.reading import NAMES
 
 _MOST_BYTES = 4_000_000
 _COLUMNS = ", ".join(f'"{name}"' for name in NAMES)
+# ORDER BY names its table: the column of the answer that is called xact is a text, and "1000" comes before "999".
 _AFTER = f"""
     SELECT xact::text, {_COLUMNS} FROM message
     WHERE (xact, id) > (%s::xid8, %s) AND xact < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY xact, id LIMIT %s
+    ORDER BY message.xact, message.id LIMIT %s
 """
 # Whether a row is of a transaction yet to come: then it was restored from another server, see schema.renumber.
 _NOW = """
@@ -27,7 +28,7 @@ _NOW = """
         pg_snapshot_xmax(pg_current_snapshot())::text
     FROM (SELECT) one LEFT JOIN LATERAL (
         SELECT xact, id FROM message WHERE xact < pg_snapshot_xmin(pg_current_snapshot())
-        ORDER BY xact DESC, id DESC LIMIT 1
+        ORDER BY message.xact DESC, message.id DESC LIMIT 1
     ) last ON true
 """
 
