@@ -23,7 +23,8 @@ def test_numbers_of_transactions_are_ordered_as_numbers(tables: World) -> None:
 def test_an_index_serves_the_reader_of_what_is_new(tables: World) -> None:
     tables.sql(_INSERT, 300)
     tables.sql(
-        "INSERT INTO message SELECT gen_random_uuid(), m.topic, 0, 0, m.produced_at FROM message m, generate_series(1, 50)"
+        "INSERT INTO message SELECT gen_random_uuid(), m.topic, 0, 0, m.produced_at"
+        " FROM message m, generate_series(1, 50)"
     )
     tables.sql("ANALYZE message")
     plan = database.database.execute_sql(f"EXPLAIN {tailing._AFTER}", ("290", tailing.now().id, 500)).fetchall()

