@@ -16,7 +16,8 @@ from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
 _STALE_SECONDS = 300
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
-_FETCHED_AT_ONCE = 20  # few enough that memory holds them when each is as large as a message may be
+_FETCHED_FIRST, _FETCHED_AT_ONCE = 5, 20  # few enough that memory holds them, should each be as large as can be
+_LARGE_ROW = 50_000  # bytes
 
 # Away, restarting, out of connections, read-only, deadlocked, disk full: all end without us.
 TRANSIENT = (
@@ -109,15 +110,16 @@ def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[lis
     A LIMIT counts rows, and rows may be large: memory holds `most_bytes` and 20 rows, however many there are.
     """
     rows: list[tuple[Any, ...]] = []
-    held = 0
+    held, count = 0, _FETCHED_FIRST
     with database.atomic():
         database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {query}", values)
         while held < most_bytes:
-            some = database.execute_sql(f"FETCH {_FETCHED_AT_ONCE} FROM rows_within").fetchall()
+            some = database.execute_sql(f"FETCH {count} FROM rows_within").fetchall()
             rows += some
             held += sum(len(value) for row in some for value in row if isinstance(value, str))
-            if len(some) < _FETCHED_AT_ONCE:
+            if len(some) < count:
                 return rows, False
+            count = _FETCHED_FIRST if held > _LARGE_ROW * len(rows) else _FETCHED_AT_ONCE
         database.execute_sql("CLOSE rows_within")
     return rows, True
 
