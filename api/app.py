@@ -8,6 +8,7 @@ from api import (
     access,
     dead_letters,
     documents,
+    exporting,
     health,
     limits,
     measuring,
@@ -16,6 +17,7 @@ from api import (
     reading,
     statistics,
     streaming,
+    tail,
 )
 from bridge.lag import Lags
 from bridge.publisher import Publisher
@@ -37,10 +39,12 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     app.extensions["settings"] = settings
     app.extensions["publisher"] = publisher
     app.extensions["lags"] = Lags(settings)
-    app.extensions["tail"] = streaming.Tail()
+    app.extensions["tail"] = tail.Tail()
+    app.extensions["serving"] = lambda: True  # what takes long ends when it says no
     for blueprint in (
         publishing.blueprint,
         streaming.blueprint,
+        exporting.blueprint,
         reading.blueprint,
         health.blueprint,
         measuring.blueprint,

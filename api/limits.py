@@ -4,7 +4,7 @@ Requests that wait keep memory and threads; without a bound an outage of Kafka f
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flask import Flask, current_app, g, request
@@ -14,7 +14,10 @@ from tasks.settings import Settings
 
 _PATIENCE_SECONDS = 0.05  # a burst is over in less; an answer within 100 ms is promised
 BATCHES = 8  # batches read, checked and sent at once: each may hold MAX_BATCH_BYTES several times
+EXPORTS = 8  # each has a thread for as long as its client reads
+WAITERS = 32  # requests that wait for a message; they must keep no place from those that ask at once
 _SLOWEST_READ_SECONDS = 10.0  # of a client that sends its body in drops
+_SLOWEST_EXPORT_SECONDS = 60.0  # of a client that does something with an export while it reads
 
 
 class Room:
@@ -46,11 +49,13 @@ def register(app: Flask, settings: Settings) -> None:
     """Bound the requests of `app`; views of a blueprint in UNBOUNDED call `enter` themselves, or need no bound."""
     app.extensions["room"] = Room(settings.web_threads)
     app.extensions["batch_room"] = Room(BATCHES)
+    app.extensions["export_room"] = Room(EXPORTS)
+    app.extensions["waiting_room"] = Room(WAITERS)
     app.before_request(_begin)
     app.teardown_request(_leave)
 
 
-UNBOUNDED = {"health", "publishing", "streaming", "metrics"}
+UNBOUNDED = {"health", "publishing", "streaming", "exporting", "metrics"}
 
 
 def enter() -> None:
@@ -82,3 +87,28 @@ def batch() -> Iterator[None]:
         yield
     finally:
         room.leave()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """A place among the few that wait, instead of the request's own. Raises Problem."""
+    room: Room = current_app.extensions["waiting_room"]
+    room.enter()
+    _leave(None)
+    try:
+        yield
+    finally:
+        room.leave()
+
+
+def export() -> Callable[[], None]:
+    """Take a place among the few exports at once, and give its client time; returns what gives the place back.
+
+    Raises Problem.
+    """
+    room: Room = current_app.extensions["export_room"]
+    room.enter()
+    socket = request.environ.get("gunicorn.socket")
+    if socket is not None:
+        socket.settimeout(_SLOWEST_EXPORT_SECONDS)
+    return room.leave

@@ -3,7 +3,6 @@
 import orjson
 from flask import Flask, Response, request
 
-from api.streaming import Tail
 from bootstrap.serve import Server
 from tasks import settings
 
@@ -17,7 +16,6 @@ class _Bare(Server):
             orjson.loads(request.get_data())
             return Response(b"{}\n", status=202, content_type="application/json")
 
-        app.extensions["tail"] = Tail()  # gunicorn's hook asks for it
         return app
 
 

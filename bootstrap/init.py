@@ -24,28 +24,35 @@ def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
     steps = _wait("kafka", deadline, lambda: topics.ensure(settings, check))
     for step in steps:
         _report(step.sentence, step.action, check)
-    pending, index = _wait("postgresql", deadline, lambda: _tables(settings.payload_index == "on", check))
+    pending, restored, index = _wait("postgresql", deadline, lambda: _tables(settings.payload_index == "on", check))
     for migration in pending:
         _report(f"tables: version {migration.version}, {migration.summary}", "create", check)
     if not pending:
         _report(f"tables: version {schema.LATEST}", "keep", check)
+    if restored:
+        _report("order of messages that were restored from another server", "create", check)
     if index is not None:
         _report(f"index of payloads: {'on' if index else 'off'}", "create", check)
-    missing = len(pending) + (index is not None) + sum(step.action in ("create", "extend") for step in steps)
+    missing = len(pending) + restored + (index is not None) + sum(step.action in ("create", "extend") for step in steps)
     if check and missing:
         raise NotReady(f"{missing} step(s) are missing; run init without --check")
     telemetry.emit("init.done", result=f"{missing} step(s) done" if missing else "nothing to do")
 
 
-def _tables(index: bool, check: bool) -> tuple[list[schema.Migration], bool | None]:
-    """The migrations that were missing, and what the index of payloads was to become, if it was not."""
+def _tables(index: bool, check: bool) -> tuple[list[schema.Migration], bool, bool | None]:
+    """The migrations that were missing, whether messages were restored from elsewhere, and what the index of
+    payloads was to become, if it was not."""
     with database.session():
         there = schema.version()
         pending = [step for step in schema.MIGRATIONS if step.version > there] if check else schema.upgrade()
+        complete = not check or not pending
+        restored = complete and schema.restored()
+        if restored and not check:
+            schema.renumber()
         has = there > 0 and schema.has_payload_index()
         if index != has and not check:
             schema.index_payloads(index)
-        return pending, index if index != has else None
+        return pending, restored, index if index != has else None
 
 
 def _wait(service: str, deadline: float, attempt: Callable[[], T]) -> T:

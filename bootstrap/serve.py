@@ -9,6 +9,7 @@ import gunicorn.app.base
 import gunicorn.glogging
 import gunicorn.http.wsgi
 
+from api import limits
 from api.app import create_app
 from bootstrap import scraping
 from bridge.publisher import KafkaPublisher
@@ -30,12 +31,15 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Called by gunicorn."""
         settings = self._settings
+        longer = settings.stream_listeners + limits.EXPORTS + limits.WAITERS
+        threads = settings.web_threads + longer + _REFUSING_THREADS
         options: dict[str, Any] = {
             "bind": f"{settings.address}:{settings.port}",
             "workers": settings.web_processes,
             "worker_class": "gthread",
-            "threads": settings.web_threads + settings.stream_listeners + _REFUSING_THREADS,
-            "post_worker_init": _end_streams_with,
+            "threads": threads,
+            "worker_connections": threads + 1000,  # clients beyond the threads are kept waiting unread
+            "post_worker_init": _end_with,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
             "keepalive": 75,
@@ -56,9 +60,9 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         return create_app(settings, KafkaPublisher(settings))
 
 
-def _end_streams_with(worker: Any) -> None:
+def _end_with(worker: Any) -> None:
     # A stream never ends by itself; it must when its process is asked to.
-    worker.wsgi.extensions["tail"].serving = lambda: worker.alive
+    worker.wsgi.extensions["serving"] = lambda: worker.alive
 
 
 class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """The connection to PostgreSQL: one pool a process, opened late, and which of its errors pass by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ from uuid import UUID
 
 import peewee
 import psycopg2
-from playhouse.pool import PooledPostgresqlDatabase
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
 from psycopg2.extras import register_default_jsonb
 
 from tasks import traces
@@ -16,6 +16,8 @@ from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
 _STALE_SECONDS = 300
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
+_FETCHED_FIRST, _FETCHED_AT_ONCE = 5, 20  # few enough that memory holds them, should each be as large as can be
+_LARGE_ROW = 50_000  # bytes
 
 # Away, restarting, out of connections, read-only, deadlocked, disk full: all end without us.
 TRANSIENT = (
@@ -25,6 +27,7 @@ TRANSIENT = (
     peewee.OperationalError,
     peewee.InterfaceError,
     peewee.InternalError,
+    MaxConnectionsExceeded,  # of this process's own pool
 )
 # The values themselves: data exceptions (class 22), and program limits such as nesting (class 54).
 REFUSED = (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded, psycopg2.errors.StatementTooComplex)
@@ -99,6 +102,26 @@ def delete_batches(statement: str, before: datetime) -> Iterator[int]:
             return
         after = max((moment, str(row_id)) for moment, row_id in gone)
         yield len(gone)
+
+
+def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """The rows of a query until their texts hold `most_bytes`, or all; and whether there may be more.
+
+    A LIMIT counts rows, and rows may be large: memory holds `most_bytes` and 20 rows, however many there are.
+    """
+    rows: list[tuple[Any, ...]] = []
+    held, count = 0, _FETCHED_FIRST
+    with database.atomic():
+        database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {query}", values)
+        while held < most_bytes:
+            some = database.execute_sql(f"FETCH {count} FROM rows_within").fetchall()
+            rows += some
+            held += sum(len(value) for row in some for value in row if isinstance(value, str))
+            if len(some) < count:
+                return rows, False
+            count = _FETCHED_FIRST if held > _LARGE_ROW * len(rows) else _FETCHED_AT_ONCE
+        database.execute_sql("CLOSE rows_within")
+    return rows, True
 
 
 def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:

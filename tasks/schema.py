@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import peewee
 
 from tasks.database import database
-from tasks.errors import NotReady
+from tasks.errors import NotReady, Unavailable
 
 _LOCK = 0x6D657373_61676573  # advisory lock key: "messages" in ASCII
 
@@ -113,7 +113,12 @@ MIGRATIONS = (
     ),
 )
 # Not a migration: whether it pays for its costs (see DECISIONS.md) is for its users to say.
-_MAKE_INDEX = "CREATE INDEX IF NOT EXISTS message_payload ON message USING gin (payload jsonb_path_ops)"
+_MAKE_INDEX = "CREATE INDEX CONCURRENTLY message_payload ON message USING gin (payload jsonb_path_ops)"
+_DROP_INDEX = "DROP INDEX CONCURRENTLY IF EXISTS message_payload"
+# One that was broken off while it was made is there, costs as much, and serves nothing.
+_HAS_INDEX = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('message_payload') AND indisvalid)"
+_INDEX_LOCK = _LOCK + 1  # not the other: who waits for that has a snapshot, which making an index waits for
+_YET_TO_COME = "xact >= pg_snapshot_xmax(pg_current_snapshot())"
 LATEST = MIGRATIONS[-1].version
 
 
@@ -134,14 +139,30 @@ def require_latest() -> None:
 
 def has_payload_index() -> bool:
     """Whether the index is there that serves questions for what payloads contain. Raises peewee.DatabaseError."""
-    return bool(database.execute_sql("SELECT to_regclass('message_payload') IS NOT NULL").fetchone()[0])
+    return bool(database.execute_sql(_HAS_INDEX).fetchone()[0])
 
 
 def index_payloads(wanted: bool) -> None:
-    """Make that index, or drop it. Writers wait meanwhile, so that nothing is lost."""
-    with database.atomic():
-        database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        database.execute_sql(_MAKE_INDEX if wanted else "DROP INDEX IF EXISTS message_payload")
+    """Make that index, or drop it, while others write. Raises Unavailable while another process does so."""
+    if not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_INDEX_LOCK,)).fetchone()[0]:
+        raise Unavailable("another process makes the index of payloads")
+    try:
+        if has_payload_index() != wanted:
+            database.execute_sql(_DROP_INDEX)
+            if wanted:
+                database.execute_sql(_MAKE_INDEX)
+    finally:
+        database.execute_sql("SELECT pg_advisory_unlock(%s)", (_INDEX_LOCK,))
+
+
+def restored() -> bool:
+    """Whether messages bear numbers of transactions that are yet to come here, as after a dump of another server."""
+    return bool(database.execute_sql(f"SELECT EXISTS (SELECT FROM message WHERE {_YET_TO_COME})").fetchone()[0])
+
+
+def renumber() -> None:
+    """Give those messages a number before all others, so that the stream shows them as old."""
+    database.execute_sql(f"UPDATE message SET xact = '0' WHERE {_YET_TO_COME}")
 
 
 def upgrade() -> list[Migration]:

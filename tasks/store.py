@@ -1,4 +1,4 @@
-"""Storing a batch exactly once, messages and dead letters in one transaction, and every other query on `message`."""
+"""Storing a batch exactly once, messages and dead letters in one transaction, and what else writes to `message`."""
 
 import io
 import uuid
@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 import psycopg2
-from peewee import SQL, ModelSelect, Tuple
 
 from tasks import copying, traces
 from tasks.database import REFUSED, database, delete_batches
@@ -146,57 +145,6 @@ def _dead_row(dead: Dead) -> dict[str, Any]:
         "value": record.value,
         "headers": orjson.dumps(headers).decode() if headers else None,
     }
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which messages to read; None means any. `since` and `until` bound stored_at, the latter exclusive."""
-
-    type: str | None = None
-    key: str | None = None
-    topic: str | None = None
-    partition: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    contains: str | None = None  # JSON that the payload contains
-
-
-def find(message_id: uuid.UUID) -> MessageRow | None:
-    """The message with this id, if it is stored."""
-    return MessageRow.get_or_none(MessageRow.id == message_id)
-
-
-def page(wanted: Filter, after: tuple[datetime, uuid.UUID] | None, limit: int) -> list[MessageRow]:
-    """Up to `limit` messages, newest first, older than the keyset `after` (stored_at, id)."""
-    query = _matching(wanted)
-    if wanted.contains is not None:
-        # The planner would rather walk the newest messages than ask the index of payloads, which it thinks
-        # finds one in a hundred; for what is rare it would walk them all.
-        found = query.where(SQL("payload @> %s::jsonb", [wanted.contains])).cte("found", materialized=True)
-        query = MessageRow.select(*(found.c[name] for name in MessageRow._meta.columns)).from_(found).with_cte(found)
-        time, key = found.c.stored_at, found.c.id
-    else:
-        time, key = MessageRow.stored_at, MessageRow.id
-    if after is not None:
-        query = query.where(Tuple(time, key) < Tuple(*after))
-    return list(query.order_by(time.desc(), key.desc()).limit(limit))
-
-
-def _matching(wanted: Filter) -> "ModelSelect[MessageRow]":
-    query = MessageRow.select()
-    for column, value in (
-        (MessageRow.type, wanted.type),
-        (MessageRow.key, wanted.key),
-        (MessageRow.topic, wanted.topic),
-        (MessageRow.partition, wanted.partition),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if wanted.since is not None:
-        query = query.where(MessageRow.stored_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(MessageRow.stored_at < wanted.until)
-    return query
 
 
 def count_before(moment: datetime) -> int:

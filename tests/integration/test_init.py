@@ -2,9 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg2
+
 from bridge import topics
 from bridge.clients import new_admin
 from tasks import schema
+from tests.waiting import wait_until
 from tests.world import World
 
 
@@ -95,3 +98,31 @@ def test_the_index_of_payloads_comes_and_goes_as_wanted(ready: World) -> None:
         assert ready.run("init", payload_index=wanted).returncode == 0
         assert ready.sql(index) == [(wanted == "on",)]
         assert "nothing to do" in ready.run("init", payload_index=wanted).stdout
+
+
+_INSERT = (
+    'INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (gen_random_uuid(), \'t\', 0, 0, now())'
+)
+
+
+def test_the_index_of_payloads_is_made_while_others_write(ready: World) -> None:
+    assert ready.run("init", payload_index="off").returncode == 0
+    open_one = psycopg2.connect(ready.variables["DATABASE_URL"])
+    open_one.cursor().execute(_INSERT)
+    init = ready.start("init", payload_index="on")
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%%' AND wait_event_type = 'Lock'"
+    wait_until(lambda: ready.sql(waits)[0][0], "init waits for the one that began before")
+    ready.sql(f"SET lock_timeout = '2s'; {_INSERT}")
+    second = ready.run("init", "--wait-seconds", "1", payload_index="on")
+    assert (second.returncode, "another process" in second.stderr) == (3, True)
+    open_one.commit()
+    open_one.close()
+    assert init.process.wait(30) == 0
+    assert "nothing to do" in ready.run("init").stdout
+
+
+def test_an_index_that_was_broken_off_is_made_anew(ready: World) -> None:
+    ready.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'message_payload'::regclass")
+    assert ready.run("init", "--check").returncode == 5
+    assert ready.run("init").returncode == 0
+    assert "nothing to do" in ready.run("init").stdout

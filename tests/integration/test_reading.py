@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
@@ -14,9 +15,10 @@ import requests
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from api import limits
 from api.app import create_app
 from bridge.publisher import KafkaPublisher
-from tasks import database
+from tasks import database, reading
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -25,6 +27,14 @@ _MANY = (
     " SELECT gen_random_uuid(), 't', 0, n, now(), now() - n / 100 * interval '1 s',"
     " jsonb_build_object('n', n, 'deep', jsonb_build_object('list', jsonb_build_array(n, 'x')))"
     " FROM generate_series(1, %s) n"
+)
+_LARGE = (
+    'INSERT INTO message (id, topic, "partition", "offset", produced_at, payload)'
+    " SELECT gen_random_uuid(), 't', 0, n, now(), to_jsonb(repeat(md5(n::text), 28125)) FROM generate_series(1, %s) n"
+)
+_END_CONNECTIONS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = %s AND datname = current_database()"
 )
 _INDEX_USE = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'message_payload'"
 
@@ -47,6 +57,11 @@ def rows(ready: World) -> list[str]:
         " 'type-' || n % 3, 'k' || n % 4, jsonb_build_object('n', n) FROM generate_series(0, 24) n"
     )
     return [str(row[0]) for row in ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC")]
+
+
+def _status(url: str) -> int:
+    with requests.get(url, stream=True, timeout=60) as answer:
+        return answer.status_code
 
 
 def body(answer: TestResponse) -> dict[str, Any]:
@@ -137,10 +152,7 @@ def test_readiness_names_what_is_away(client: FlaskClient) -> None:
 
 def test_a_database_that_is_away_is_a_503_and_comes_back(ready: World, client: FlaskClient) -> None:
     assert client.get("/messages").status_code == 200
-    ready.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'backend-test' AND datname = current_database()"
-    )
+    ready.sql(_END_CONNECTIONS, "backend-test")
     answers = [client.get("/messages").status_code for _ in range(2)]
     assert answers[-1] == 200
     assert answers[0] in (200, 503)
@@ -165,22 +177,110 @@ def test_a_cell_of_a_table_is_no_formula(ready: World, client: FlaskClient) -> N
         'INSERT INTO message (id, topic, "partition", "offset", produced_at, type)'
         " VALUES (gen_random_uuid(), 't', 0, 0, now(), '=1+1')"
     )
-    assert ",'=1+1," in client.get("/messages/export?format=csv").get_data(as_text=True)
+    ready.sql("UPDATE message SET payload = '-1'")
+    text = client.get("/messages/export?format=csv").get_data(as_text=True)
+    assert ",'=1+1," in text
+    assert text.endswith(",-1\r\n")
 
 
 def test_an_export_needs_little_memory_and_leaves_no_connection_behind(ready: World) -> None:
     server = ready.serve(web_processes="1")
-    ready.sql(_MANY, 100_000)
+    ready.sql(_MANY, 200_000)
     process = server.family()[-1]
     assert requests.get(f"{ready.url}/messages/export", {"topic": "none"}, timeout=30).content == b""
     before = process.memory_info().rss
     with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
-        assert sum(1 for _ in answer.iter_lines(chunk_size=65536)) == 100_000
+        assert sum(1 for _ in answer.iter_lines(chunk_size=65536)) == 200_000
     assert process.memory_info().rss - before < 20 << 20
     for _ in range(40):  # more than the pool has
         with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
             next(answer.iter_content(1000))
     assert requests.get(f"{ready.url}/messages", timeout=30).status_code == 200
+
+
+def test_large_messages_are_exported_and_paged_in_little_memory(ready: World) -> None:
+    process = ready.serve(web_processes="1").family()[-1]
+    ready.sql(_LARGE, 300)
+    before = process.memory_info().rss
+    peak = 0
+    with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
+        lines = 0
+        for piece in answer.iter_content(1 << 20):
+            lines += piece.count(b"\n")
+            peak = max(peak, process.memory_info().rss - before)
+    assert lines == 300
+    page = requests.get(f"{ready.url}/messages?limit=1000", timeout=60).json()
+    assert len(page["messages"]) < 100
+    rest = requests.get(f"{ready.url}/messages", {"limit": 1000, "cursor": page["next"]}, timeout=60).json()
+    assert not {one["id"] for one in page["messages"]} & {one["id"] for one in rest["messages"]}
+    assert peak < 150 << 20
+
+
+def test_an_export_outlives_the_connection_it_began_with(ready: World) -> None:
+    ready.serve(web_processes="1")
+    ready.sql(_MANY, 20_000)
+    with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
+        lines = answer.iter_lines(chunk_size=1024)
+        next(lines)
+        ready.sql(_END_CONNECTIONS, "backend-serve")
+        assert sum(1 for _ in lines) == 19_999
+
+
+def test_an_export_that_cannot_end_is_not_taken_for_a_whole_one(ready: World) -> None:
+    ready.serve(web_processes="1")
+    ready.sql(_MANY, 50_000)
+    with requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) as answer:
+        lines = answer.iter_lines(chunk_size=1024)
+        next(lines)
+        ready.sql("ALTER TABLE message RENAME TO elsewhere")
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            list(lines)
+    assert requests.get(f"{ready.url}/messages/export", timeout=60).status_code >= 500
+
+
+def test_few_exports_and_waits_at_once_leave_room_for_others(ready: World) -> None:
+    ready.serve(web_processes="1", web_threads="1")
+    ready.sql(_MANY, 50_000)
+    exports = [requests.get(f"{ready.url}/messages/export", stream=True, timeout=60) for _ in range(limits.EXPORTS)]
+    assert [answer.status_code for answer in exports] == [200] * limits.EXPORTS
+    refused = requests.get(f"{ready.url}/messages/export", timeout=60)
+    assert (refused.status_code, refused.json()["type"]) == (503, "/problems/overloaded")
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(requests.get, f"{ready.url}/messages/{uuid.uuid4()}?wait=10", timeout=60)
+        answers = [_status(f"{ready.url}/messages") for _ in range(60)]
+        assert not waits.done()
+        assert answers.count(200) > 40
+        assert waits.result().status_code == 404
+    for answer in exports:
+        answer.close()
+    wait_until(lambda: _status(f"{ready.url}/messages/export") == 200, "there is room for an export again")
+
+
+def test_what_many_payloads_contain_is_found_from_the_newest_on(ready: World, client: FlaskClient) -> None:
+    ready.sql(_MANY, 50_000)
+    ready.sql("ANALYZE message")
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    for _ in range(3):
+        answer = client.get("/messages", query_string={"contains": '{"deep": {"list": ["x"]}}', "limit": 60, **cursor})
+        seen += ids(answer)
+        cursor = {"cursor": body(answer)["next"]}
+    newest = ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC LIMIT 180")
+    assert seen == [str(row[0]) for row in newest]
+    wanted = reading.Filter(contains='{"deep": {"list": ["x"]}}')
+    query, values = reading._query(wanted, None, 60).sql()
+    plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
+    assert "message_stored_at" in plan, plan
+    query, values = reading._query(reading.Filter(contains='{"n": 7}'), None, 60).sql()
+    plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
+    assert "message_payload" in plan, plan
+    assert "message_stored_at" not in plan, plan
+
+
+@pytest.mark.parametrize("wrong", ["", "{", "[1e400]", '"\\u0000"', '"\\ud800"', "NaN", "[" * 2000])
+def test_what_no_payload_contains_is_refused(client: FlaskClient, wrong: str) -> None:
+    answer = client.get("/messages", query_string={"contains": wrong})
+    assert (answer.status_code, body(answer)["parameter"]) == (400, "contains")
 
 
 def test_an_index_serves_what_payloads_contain(ready: World, client: FlaskClient) -> None:

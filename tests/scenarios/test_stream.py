@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 import orjson
+import psycopg2
 import pytest
 import requests
 
@@ -15,6 +16,13 @@ from tests.waiting import wait_until
 from tests.world import World, events
 
 _COUNT = 6_000
+_INSERT = (
+    'INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (gen_random_uuid(), \'t\', 0, 0, now())'
+)
+_LARGE = (
+    'INSERT INTO message (id, topic, "partition", "offset", produced_at, payload)'
+    " SELECT gen_random_uuid(), 't', 0, n, now(), to_jsonb(repeat(md5(n::text), 28125)) FROM generate_series(1, %s) n"
+)
 
 
 class Listener(threading.Thread):
@@ -54,7 +62,7 @@ class Listener(threading.Thread):
 
 def _events(answer: requests.Response) -> Iterator[dict[str, str]]:
     event: dict[str, str] = {}
-    for line in answer.iter_lines(chunk_size=1024):
+    for line in answer.iter_lines(chunk_size=1 << 20):  # what has come, at most so much
         if line:
             name, _, value = line.decode().partition(": ")
             event[name] = value
@@ -63,8 +71,8 @@ def _events(answer: requests.Response) -> Iterator[dict[str, str]]:
             event = {}
 
 
-def _has_all(listener: Listener) -> bool:
-    return len(listener.ids) >= _COUNT
+def _has(listener: Listener, count: int) -> bool:
+    return len(listener.ids) >= count
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ def test_who_comes_back_under_load_has_every_message_once(serving: World) -> Non
     serving.consume(workers="4", batch_records="20", in_flight="16", linger_ms="5")
     serving.produce(list(made.values()))
     for listener in listeners:
-        wait_until(partial(_has_all, listener), "the listener has them all", 90)
+        wait_until(partial(_has, listener, _COUNT), "the listener has them all", 90)
         listener.stopping = True
         assert sorted(listener.ids) == sorted(made)
     assert min(listener.connections for listener in listeners[:3]) > 5
@@ -105,6 +113,95 @@ def test_a_listener_gets_what_it_asked_for_from_where_it_says(serving: World) ->
     wait_until(lambda: first.ids == whole.ids, "everything from the beginning, in the same order")
     bad = requests.get(f"{serving.url}/messages/stream", headers={"Last-Event-ID": "7"}, timeout=5)
     assert (bad.status_code, bad.json()["type"]) == (400, "/problems/bad-parameter")
+
+
+def test_a_client_that_leaves_makes_room_for_another(ready: World) -> None:
+    ready.serve(web_processes="1", stream_listeners="1")
+    url = f"{ready.url}/messages/stream"
+    with requests.get(url, stream=True, timeout=5) as first:
+        assert first.status_code == 200
+        assert requests.get(url, timeout=5).status_code == 503
+    wait_until(partial(_listens, url), "the place of who left is free", 5)
+
+
+def test_a_transaction_that_stays_open_delays_messages_and_loses_none(serving: World) -> None:
+    listener = Listener(serving)
+    listener.start()
+    assert listener.listening.wait(30)
+    first = psycopg2.connect(serving.variables["DATABASE_URL"])
+    first.cursor().execute(_INSERT)
+    serving.sql(_INSERT)
+    other = Listener(serving)  # begins where the first did, as nothing was shown since
+    other.start()
+    assert other.listening.wait(30)
+    assert not listener.ids
+    first.commit()
+    first.close()
+    for one in (listener, other):
+        wait_until(partial(_has, one, 2), "both messages are there")
+        assert sorted(one.ids) == sorted(serving.ids())
+
+
+def test_a_restored_database_is_not_taken_for_the_one_it_was(serving: World) -> None:
+    url = f"{serving.url}/messages/stream"
+    serving.sql(_INSERT)
+    place = serving.sql("SELECT (xact::text::bigint + 1000000)::text, id::text FROM message")[0]
+    gone = requests.get(url, headers={"Last-Event-ID": "-".join(place)}, timeout=5)
+    assert (gone.status_code, gone.json()["type"]) == (410, "/problems/other-database")
+    serving.sql("UPDATE message SET xact = %s::xid8", place[0])  # as if dumped from a server that wrote more
+    told = requests.get(url, timeout=5)
+    assert (told.status_code, "run init" in told.json()["detail"]) == (503, True)
+    assert serving.run("init", "--check").returncode == 5
+    serving.init()
+    listener = Listener(serving)
+    listener.start()
+    assert listener.listening.wait(30)
+    serving.sql(_INSERT)
+    wait_until(partial(_has, listener, 1), "what is new is there")
+    assert place[1] not in listener.ids
+
+
+def test_large_messages_need_little_memory(ready: World) -> None:
+    process = ready.serve(web_processes="1").family()[-1]
+    listeners = [Listener(ready) for _ in range(2)]
+    for listener in listeners:
+        listener.start()
+        assert listener.listening.wait(30)
+    before = process.memory_info().rss
+    for _ in range(10):
+        ready.sql(_LARGE, 30)
+    late = Listener(ready, after="0-00000000-0000-0000-0000-000000000000")
+    late.start()
+    for listener in (*listeners, late):
+        wait_until(partial(_has, listener, 300), "300 messages of 900 kB are there", 90)
+    grown = process.memory_info().rss - before
+    print(f"300 messages of 900 kB: {grown >> 20} MiB more")
+    assert grown < 200 << 20
+
+
+def test_listeners_outlive_an_outage_of_postgresql(serving: World) -> None:
+    listener = Listener(serving)
+    listener.start()
+    assert listener.listening.wait(30)
+    serving.sql(_INSERT)
+    wait_until(partial(_has, listener, 1), "the first is there")
+    serving.admin("ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+    serving.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+    server = serving.programs[0]
+    wait_until(lambda: server.lines("service.unavailable"), "the server noticed")
+    process = max(server.family(), key=lambda one: one.num_threads())
+    before, began = sum(process.cpu_times()[:2]), time.monotonic()
+    wait_until(lambda: time.monotonic() - began > 2, "two seconds without PostgreSQL")
+    assert sum(process.cpu_times()[:2]) - before < 1
+    serving.admin("ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+    serving.sql(_INSERT)
+    wait_until(partial(_has, listener, 2), "the second is there")
+    assert listener.connections == 1
+
+
+def _listens(url: str) -> bool:
+    with requests.get(url, stream=True, timeout=5) as answer:
+        return answer.status_code == 200
 
 
 def test_many_listeners_cost_little_and_do_not_keep_the_server_from_stopping(ready: World) -> None:
