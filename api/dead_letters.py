@@ -2,7 +2,7 @@
 
 import uuid
 from base64 import b64encode
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -127,7 +127,8 @@ def redrive_one(path: One) -> Response:
 @blueprint.post("/dead-letters/redrive", responses=_ANSWER)
 def redrive_some(body: Some) -> Response:
     """Produce the records of waiting dead letters again, the oldest first, and say what failed."""
-    done = _redriven(Selection(topic=body.topic, reason=body.reason), body.limit)
+    # Up to now: what dies again of these must not be taken again.
+    done = _redriven(Selection(topic=body.topic, reason=body.reason, until=datetime.now(UTC)), body.limit)
     failed = {str(letter_id): str(error) for letter_id, error in done.failed.items()}
     return json_answer({"redriven": len(done.redriven), "failed": failed})
 

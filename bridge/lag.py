@@ -73,8 +73,13 @@ class Lags:
         except Unavailable as error:
             return error
         except KafkaError as error:
-            self._clients = None
+            self._close()
             return Unavailable(f"Kafka does not say where its partitions end: {error}")
+
+    def _close(self) -> None:
+        for client in self._clients or ():
+            client.close()
+        self._clients = None
 
 
 def _lags(
