@@ -1,5 +1,6 @@
 """The verbs of integration and scenario tests: a database, topics and a consumer group of one test's own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,8 +18,9 @@ import psycopg2
 import requests
 from confluent_kafka import Producer
 
+from bootstrap import init
 from bootstrap.stack import Stack, free_port
-from tasks import settings
+from tasks import database, settings
 from tasks.settings import Settings
 from tests.waiting import wait_until
 
@@ -61,6 +63,15 @@ class Program:
         _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive, f"{self.name} left processes behind: {alive}"
         return code
+
+    def end(self) -> None:
+        """SIGKILL it and all it started."""
+        family = self.family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=10)
+        self.process.wait(10)
 
 
 class World:
@@ -110,8 +121,9 @@ class World:
         return program
 
     def init(self) -> None:
-        done = self.run("init")
-        assert done.returncode == 0, done.stdout + done.stderr
+        """What `init` does, without a process of its own, which takes a second or two before each of many tests."""
+        init.run(self.settings(), {}, check=False)
+        database.database.close_all()
 
     def serve(self, **changed: str) -> Program:
         """Start the API and wait until it answers."""
@@ -191,8 +203,9 @@ class World:
         _execute(f"{server}/postgres", statement.format(database=self.topic))
 
     def close(self) -> None:
+        """End what the test left running, at once: that it also ends in order is for the tests that stop it."""
         for program in self.programs:
-            program.stop()
+            program.end()
 
     def show_logs(self) -> None:
         """Print the last lines of all programs."""

@@ -45,7 +45,7 @@ def test_without_postgresql_a_key_is_taken_and_a_conflict_is_found_later(ready: 
     server = ready.stack.servers["postgresql"]
     server.kill()
     try:
-        answers = [_post(ready, "key", {"n": n}) for n in (1, 1, 2)]
+        answers = [_post(ready, "key", {"n": n, "key": "one partition"}) for n in (1, 1, 2)]
     finally:
         server.restart()
     assert [answer.status_code for answer in answers] == [202] * 3
