@@ -5,14 +5,26 @@ from typing import Any
 
 import orjson
 from flask import Response, current_app
+from werkzeug.datastructures import Headers
 
 from bridge.publisher import Publisher
 from tasks.settings import Settings
 
 
-def json_answer(value: Any, status: int = 200) -> Response:
-    """A value as JSON."""
-    return Response(orjson.dumps(value) + b"\n", status=status, content_type="application/json")
+class _Answer(Response):
+    """A response whose headers are complete, and go out without being looked through once more."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        return self.headers
+
+
+def json_answer(value: Any, status: int = 200, location: str | None = None) -> Response:
+    """A value as JSON; `location` is a path."""
+    body = orjson.dumps(value) + b"\n"
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    if location is not None:
+        headers.append(("Location", location))
+    return _Answer(body, status, headers)
 
 
 def settings() -> Settings:

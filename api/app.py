@@ -1,6 +1,10 @@
 """The Flask application, wired from settings and a publisher."""
 
-from flask import request
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Request, request
+from flask.sessions import NullSession, SessionInterface
 from flask_cors import CORS
 from flask_openapi3 import APIBlueprint, Info, OpenAPI
 
@@ -25,9 +29,24 @@ from tasks.database import database
 from tasks.settings import Settings
 
 
+class _App(OpenAPI):
+    """Flask without what costs each request and serves none of ours: asynchronous views and sessions."""
+
+    class _NoSessions(SessionInterface):
+        _none = NullSession()
+
+        def open_session(self, app: Flask, request: Request) -> NullSession:
+            return self._none
+
+    session_interface = _NoSessions()
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+
 def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     """Build the application. Connects nothing; tasks.database must be configured before requests come."""
-    app = OpenAPI(
+    app = _App(
         __name__,
         info=Info(title="Message backend", version="0.1.0", description=documents.ABOUT),
         security_schemes=access.SCHEMES,

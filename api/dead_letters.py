@@ -8,12 +8,13 @@ from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import access
 from api.answers import json_answer, publisher, settings
 from api.incoming import known_topic
 from api.moments import Moment
+from api.pages import Paged, cursor
 from api.problems import Problem
 from bridge.redrive import Batch, redrive
 from tasks import bridges, dead_letters
@@ -31,28 +32,16 @@ access.needs(blueprint, "operate")
 _ANSWER: dict[str | int | HTTPStatus, Any] = {
     200: {"description": "what was found or done", "content": {"application/json": {}}}
 }
-_LARGEST_PAGE = 1000
 
 
-class Wanted(BaseModel):
-    """Which dead letters: all that match every parameter given."""
-
-    model_config = ConfigDict(extra="forbid")
+class Wanted(Paged):
+    """Which dead letters, all that match every parameter given, and which page of them."""
 
     topic: str | None = Field(None, description="of this topic")
     reason: str | None = Field(None, description="with this reason")
     state: str | None = Field("waiting", pattern="^(waiting|redriven|discarded|any)$", description="or any")
     since: Moment | None = Field(None, alias="from", description="dead at this time or later")
     until: Moment | None = Field(None, alias="to", description="dead before this time")
-    limit: int = Field(50, ge=1, le=_LARGEST_PAGE, description="most in a page")
-    cursor: str | None = Field(None, description="`next` of the page before")
-
-    @field_validator("cursor")
-    @classmethod
-    def _of_a_page(cls, text: str | None) -> str | None:
-        if text is not None:
-            _keyset(text)
-        return text
 
 
 class One(BaseModel):
@@ -90,12 +79,12 @@ def get_page(query: Wanted) -> Response:
     """A page of dead letters without their bytes, newest first; `next` is the cursor of the page after it."""
     state = None if query.state == "any" else query.state
     wanted = Selection(topic=query.topic, reason=query.reason, state=state, since=query.since, until=query.until)
-    letters = dead_letters.page(wanted, query.limit, None if query.cursor is None else _keyset(query.cursor))
+    letters = dead_letters.page(wanted, query.limit, query.after())
     last = letters[-1] if len(letters) == query.limit else None
     return json_answer(
         {
             "dead_letters": [dead_letters.fields(letter) for letter in letters],
-            "next": None if last is None else f"{last.dead_at.isoformat()}~{last.id}",
+            "next": None if last is None else cursor((last.dead_at, last.id)),
         }
     )
 
@@ -179,11 +168,3 @@ def _bytes(raw: bytes | None) -> dict[str, str | None]:
     except UnicodeDecodeError:
         text = None
     return {"base64": None if raw is None else b64encode(raw).decode(), "text": text}
-
-
-def _keyset(cursor: str) -> tuple[datetime, uuid.UUID]:
-    moment, _, letter_id = cursor.replace(" ", "+").partition("~")
-    try:
-        return datetime.fromisoformat(moment), uuid.UUID(letter_id)
-    except ValueError:
-        raise ValueError("cursor must be the next of an earlier page") from None

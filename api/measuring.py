@@ -63,15 +63,18 @@ def send(message: Outgoing) -> Callable[[], Place]:
 
 def _begin() -> None:
     g.began = time.monotonic()
-    g.span = traces.request(request.method, _route(), request.path, request.headers.get("traceparent"))
-    g.span.__enter__()
+    if traces.wanted():
+        g.span = traces.request(request.method, _route(), request.path, request.headers.get("traceparent"))
+        g.span.__enter__()
 
 
 def _answered(response: Response) -> Response:
-    status, method = str(response.status_code), request.method if request.method in _METHODS else "other"
+    route, method = _route(), request.method
+    if method not in _METHODS:
+        method = "other"
     traces.tell("http.response.status_code", response.status_code)
-    metrics.REQUESTS.add(1, _route(), method, status)
-    metrics.REQUEST_SECONDS.observe(time.monotonic() - g.began, _route(), method)
+    metrics.REQUESTS.add(1, route, method, str(response.status_code))
+    metrics.REQUEST_SECONDS.observe(time.monotonic() - g.began, route, method)
     return response
 
 
@@ -82,4 +85,5 @@ def _end(error: BaseException | None) -> None:
 
 def _route() -> str:
     """As /messages/<message_id>: a path that somebody made up must not become a label."""
-    return request.url_rule.rule if request.url_rule is not None else "none"
+    found = request.url_rule
+    return "none" if found is None else found.rule

@@ -59,6 +59,8 @@ def respond(problem: Problem) -> Response:
     body = {**_shape(problem), "instance": request.path}
     telemetry.emit("message.refused", status=problem.status, problem=problem.slug, detail=problem.detail)
     response = Response(orjson.dumps(body), status=problem.status, content_type="application/problem+json")
+    if problem.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if problem.status == 503:
         response.headers["Retry-After"] = "1"
     return response

@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from datetime import UTC, datetime
 
 from flask import Response, current_app
 from flask_openapi3 import APIBlueprint, Tag
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from api import access, limits, shapes
 from api.answers import json_answer, shown
 from api.moments import Moment
+from api.pages import Paged, cursor
 from api.problems import Problem
 from tasks import dead_letters, reading
 from tasks.database import database
@@ -21,8 +21,6 @@ TAG = Tag(name="Reading", description="What is stored")
 blueprint = APIBlueprint("reading", __name__, url_prefix="/messages", abp_tags=[TAG], abp_security=access.SECURITY)
 access.needs(blueprint, "read")
 
-_PAGE = 50
-_LARGEST_PAGE = 1000
 _LONGEST_WAIT_SECONDS = 10
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25
 
@@ -57,18 +55,8 @@ class Wanted(BaseModel):
         return reading.Filter(**{name: getattr(self, name) for name in Wanted.model_fields})
 
 
-class WantedPage(Wanted):
+class WantedPage(Wanted, Paged):
     """Which messages, and which page of them."""
-
-    limit: int = Field(_PAGE, ge=1, le=_LARGEST_PAGE, description="most messages in a page")
-    cursor: str | None = Field(None, description="`next` of the page before")
-
-    @field_validator("cursor")
-    @classmethod
-    def _of_a_page(cls, text: str | None) -> str | None:
-        if text is not None:
-            _keyset(text)
-        return text
 
 
 class One(BaseModel):
@@ -91,10 +79,9 @@ def get_page(query: WantedPage) -> Response:
 
     A page of large messages has fewer than `limit`.
     """
-    after = None if query.cursor is None else _keyset(query.cursor)
-    page = reading.page(query.filter(), after, query.limit)
-    cursor = None if page.next is None else f"{page.next[0].isoformat()}~{page.next[1]}"
-    return json_answer({"messages": [shown(message) for message in page.messages], "next": cursor})
+    page = reading.page(query.filter(), query.after(), query.limit)
+    following = None if page.next is None else cursor(page.next)
+    return json_answer({"messages": [shown(message) for message in page.messages], "next": following})
 
 
 @blueprint.get("/<uuid:message_id>", responses={200: shapes.Message})
@@ -130,11 +117,3 @@ def _look(message_id: uuid.UUID) -> Response | None:
         return None
     detail = f"It is a dead letter: {dead.reason}, {dead.detail}"
     raise Problem(404, "dead-letter", "The message could not be stored", detail, reason=dead.reason)
-
-
-def _keyset(cursor: str) -> tuple[datetime, uuid.UUID]:
-    moment, _, message_id = cursor.replace(" ", "+").partition("~")
-    try:
-        return datetime.fromisoformat(moment).astimezone(UTC), uuid.UUID(message_id)
-    except (ValueError, OverflowError):
-        raise ValueError("cursor must be the next of an earlier page") from None

@@ -16,6 +16,7 @@ from api.moments import Moment
 from api.problems import bad_parameter
 from bridge.lag import Lag, Lags
 from tasks import bridges, statistics
+from tasks.database import limited
 from tasks.errors import Unavailable
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ access.needs(blueprint, "read")
 
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 _MOST_BUCKETS = 1500
+_MOST_SECONDS = 5  # for each count: who asks for months of a large table must not keep a connection for minutes
 
 
 class Range(BaseModel):
@@ -83,6 +85,11 @@ def get_topics() -> Response:
 
 
 def _stored(query: Range, since: datetime, until: datetime) -> dict[str, Any]:
+    with limited(_MOST_SECONDS):
+        return _counted(query, since, until)
+
+
+def _counted(query: Range, since: datetime, until: datetime) -> dict[str, Any]:
     counted = statistics.buckets(query.bucket, since, until, query.type)
     one, five, fifteen = statistics.rates()
     reports = bridges.reports()

@@ -3,6 +3,7 @@
 The code keeps to what kafka-python-ng 2.2 and kafka-python 3 both offer; either may be installed.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
+from kafka.partitioner import DefaultPartitioner
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import OffsetAndMetadata, TopicPartition
@@ -21,6 +23,7 @@ Client = TypeVar("Client")
 
 _SETTING = "--kafka-brokers / KAFKA_BROKERS"
 _FIRST_ANSWER_MS = 2000
+_STICK_SECONDS = 0.02  # some requests long
 # Records of aborted transactions are none. kafka-python-ng cannot tell them apart (see README).
 _IS_NG = "isolation_level" not in KafkaConsumer.DEFAULT_CONFIG
 _READ_COMMITTED = {} if _IS_NG else {"isolation_level": "read_committed"}
@@ -75,6 +78,24 @@ class _ConsumerThatResumes(KafkaConsumer):  # type: ignore[misc]
         super().resume(*partitions)
 
 
+class Sticky(DefaultPartitioner):  # type: ignore[misc]
+    """Records without key go to one partition for a moment, then to another: they travel in fewer batches (KIP-480)."""
+
+    def __init__(self, seconds: float = _STICK_SECONDS) -> None:
+        self._seconds = seconds
+        self._partition = -1
+        self._until = 0.0
+
+    def __call__(self, key: bytes | None, all_partitions: list[int], available: list[int]) -> int:
+        """The partition of a record; with a key, the one that all clients of Kafka give it."""
+        if key is not None:
+            return int(super().__call__(key, all_partitions, available))
+        now = time.monotonic()
+        if now >= self._until or self._partition not in available:
+            self._partition, self._until = random.choice(available or all_partitions), now + self._seconds
+        return self._partition
+
+
 def new_producer(settings: Settings) -> KafkaProducer:
     """A producer whose records are acknowledged by all in-sync replicas, in order. Raises Unavailable."""
     timeout_ms = settings.publish_timeout_seconds * 1000
@@ -84,7 +105,8 @@ def new_producer(settings: Settings) -> KafkaProducer:
         acks="all",
         retries=10,
         max_in_flight_requests_per_connection=1,  # with more, a retry may overtake its successor
-        linger_ms=2,
+        linger_ms=5,  # the default since Kafka 4.0: a busy API pays for half as many requests
+        partitioner=Sticky(),
         max_block_ms=timeout_ms,
         request_timeout_ms=timeout_ms,
         max_request_size=max(settings.max_body_bytes * 2, 1 << 20),

@@ -1,10 +1,11 @@
 """How far the consumer group is behind, partition by partition: what Kafka holds, what is committed, and how old."""
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Lock
 
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient
@@ -17,6 +18,7 @@ from tasks.settings import Settings
 
 _FRESH_SECONDS = 1.0  # so many askers cost one question a second
 _READ_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
 _NONE = -1  # what Kafka says of a group that has committed nothing
 
 
@@ -37,27 +39,41 @@ class Lag:
 
 
 class Lags:
-    """Asks Kafka with clients of its own, made at the first question, for any number of threads."""
+    """Asks Kafka with clients of its own, made at the first question, for any number of threads.
+
+    One thread asks, and who wants to know waits for it as long as it has patience: a broker that hangs holds up nobody.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._asked_at = float("-inf")
-        self._known: list[Lag] | Unavailable = []
+        self._known: Future[list[Lag]] | None = None
         self._clients: tuple[KafkaConsumer, KafkaAdminClient] | None = None
 
     def now(self) -> list[Lag]:
-        """The lag of every partition of the topics in the settings, a second old at most. Raises Unavailable."""
-        with self._lock:
-            if time.monotonic() - self._asked_at > _FRESH_SECONDS:
-                self._known = self._ask()
-                self._asked_at = time.monotonic()
-            known = self._known
-        if isinstance(known, Unavailable):
-            raise known
-        return known
+        """The lag of every partition of the topics in the settings, as it was when last asked for.
 
-    def _ask(self) -> list[Lag] | Unavailable:
+        That is a second ago at most. Raises Unavailable, within 5 seconds.
+        """
+        with self._lock:
+            if self._known is None or (self._known.done() and time.monotonic() - self._asked_at > _FRESH_SECONDS):
+                self._known = Future()
+                threading.Thread(target=self._answer, args=(self._known,), daemon=True).start()
+            known = self._known
+        try:
+            return known.result(_PATIENCE_SECONDS)
+        except TimeoutError:
+            raise Unavailable("Kafka takes too long to say where its partitions end") from None
+
+    def _answer(self, wanted: Future[list[Lag]]) -> None:
+        try:
+            wanted.set_result(self._ask())
+        except BaseException as error:
+            wanted.set_exception(error)
+        self._asked_at = time.monotonic()
+
+    def _ask(self) -> list[Lag]:
         try:
             if self._clients is None:
                 self._clients = new_asker(self._settings), new_admin(self._settings)
@@ -70,11 +86,9 @@ class Lags:
             first, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
             committed = _committed(admin, self._settings.kafka_group_id)
             return list(_lags(consumer, partitions, first, ends, committed))
-        except Unavailable as error:
-            return error
         except KafkaError as error:
             self._close()
-            return Unavailable(f"Kafka does not say where its partitions end: {error}")
+            raise Unavailable(f"Kafka does not say where its partitions end: {error}") from error
 
     def _close(self) -> None:
         for client in self._clients or ():

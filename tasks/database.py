@@ -87,6 +87,14 @@ def session() -> Iterator[None]:
         raise explain(error) from error
 
 
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """A transaction in which each statement is canceled, with one of TRANSIENT, when it takes longer."""
+    with database.atomic():
+        database.execute_sql("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+        yield
+
+
 def delete_batches(statement: str, before: datetime) -> Iterator[int]:
     """Run a DELETE until it finds nothing, each time in a short transaction; yields how many rows each deleted.
 

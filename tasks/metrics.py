@@ -33,6 +33,7 @@ class Metric:
         self.meaning = meaning
         self.labels = labels
         self._made: Any = None
+        self._children: dict[tuple[str, ...], Any] = {}  # the library's own way to them costs more than counting
         CATALOGUE[self.name] = self
 
     def _of(self, labels: tuple[str, ...]) -> Any:
@@ -40,7 +41,12 @@ class Metric:
         if self._made is None:
             with _making:
                 self._made = self._made or self._make()
-        return self._made.labels(*labels) if labels else self._made
+        if not labels:
+            return self._made
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._made.labels(*labels)
+        return child
 
     def _make(self) -> Any:
         raise NotImplementedError

@@ -86,6 +86,9 @@ def wanted(name: str) -> bool:
 
 def configure(settings: Settings, process: str) -> None:
     """Send every log line of this process, ours and the libraries', to stdout in the chosen format."""
+    # What no line shows need not be found out for each ("Optimization" in the documentation of logging).
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     constant = {"process": process, "env": settings.app_env}
     handler.setFormatter(_JsonLine(constant) if settings.log_format == "json" else _TextLine(constant))

@@ -44,10 +44,13 @@ def end() -> None:
     _flush()
 
 
+def wanted() -> bool:
+    """Whether there is a collector, for callers that would have to find out what to tell it."""
+    return _tracer is not None
+
+
 def request(method: str, route: str, path: str, parent: str | None) -> AbstractContextManager[None]:
-    """The span of an HTTP request, which goes on with its client's trace."""
-    if _tracer is None:
-        return _NOTHING
+    """The span of an HTTP request, which goes on with its client's trace. Only where traces are wanted."""
     told = {"http.request.method": method, "http.route": route, "url.path": path}
     return _span(f"{method} {route}", "SERVER", told, _context(parent))
 

@@ -1,12 +1,17 @@
 """What operators ask over HTTP: how much, how far behind, and dead letters."""
 
 import base64
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
+import psycopg2
 import requests
 
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World, events, signalled
 
 
 def _get(world: World, path: str, **parameters: Any) -> Any:
@@ -47,6 +52,35 @@ def test_what_is_away_is_named_and_the_rest_is_told(ready: World) -> None:
     assert (told["lag"], told["types"]) == (None, [])
     assert "KAFKA_BROKERS" in told["problems"][0]
     assert requests.get(f"{ready.url}/topics", timeout=30).json()["type"] == "/problems/unavailable"
+
+
+def test_what_hangs_holds_up_nobody(ready: World) -> None:
+    ready.serve(web_processes="1")
+    _get(ready, "/topics")  # so its clients are connected
+    kafka = psutil.Process(ready.stack.servers["kafka"].pid)
+    signalled(kafka, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _get(ready, "/stats")["lag"] is None, "what was known is old")
+        with ThreadPoolExecutor(8) as askers:
+            began = time.monotonic()
+            told = list(askers.map(lambda _: _get(ready, "/stats"), range(8)))
+            took = time.monotonic() - began
+    finally:
+        signalled(kafka, signal.SIGCONT)
+    assert [(one["lag"], one["types"]) for one in told] == [(None, [])] * 8
+    assert took < 10  # 5 are promised
+    wait_until(lambda: _get(ready, "/stats")["lag"] is not None, "Kafka tells again")
+
+
+def test_what_takes_too_long_to_count_is_not_counted(ready: World) -> None:
+    ready.serve(web_processes="1")
+    with psycopg2.connect(ready.variables["DATABASE_URL"]) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+        told = _get(ready, "/stats")
+        other.rollback()
+    assert (told["types"], told["lag_records"]) == (None, 0)
+    assert "statement timeout" in told["problems"][0]
+    assert _get(ready, "/stats")["problems"] == []
 
 
 def test_too_many_buckets_are_refused(ready: World) -> None:
