@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap import binaries, scraping
+from bootstrap import binaries, keeper, scraping
 from bridge.consumer import Bridge
 from tasks import database, observing, telemetry
 from tasks.app import create_app, run_worker
@@ -17,6 +17,8 @@ from tasks.settings import Settings, child_environment
 
 _REDIS_BINARIES = ("valkey-server", "redis-server")
 _REDIS_MEMORY = "128mb"  # a few times what may be in flight; full, it refuses and the bridge waits
+_LINES_OF_OURS = ("stdout_logfile=/dev/stdout", "stdout_logfile_maxbytes=0")
+_LINES_FOR_THE_KEEPER = ("stdout_logfile=NONE", "stdout_events_enabled=true")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Program:
     command: str
     priority: int
     stop_seconds: int
+    ours: bool = True  # writes lines in our format
 
 
 def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
@@ -49,7 +52,7 @@ def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
 def programs(settings: Settings, directory: Path) -> Iterator[Program]:
     """What runs in the pod. SIGTERM ends the bridge first, so that its batches still find workers and Redis."""
     if settings.redis_url is None:
-        yield Program("redis", _redis_command(directory), priority=1, stop_seconds=5)
+        yield Program("redis", _redis_command(directory), priority=1, stop_seconds=5, ours=False)
     # No "consume" in this command line: a liveness probe greps for it, and means the bridge.
     yield Program("worker", f"{sys.executable} -m tasks", priority=2, stop_seconds=5)
     yield Program("bridge", f"{sys.executable} -m bootstrap consume --only bridge", priority=3, stop_seconds=18)
@@ -64,7 +67,7 @@ def configuration(settings: Settings, directory: Path) -> str:
         "logfile_maxbytes=0",
         f"pidfile={directory}/supervisord.pid",
         f"childlogdir={directory}",
-        "loglevel=warn",
+        "silent=true",  # the keeper says what is worth a line, in our format
         *(["user=root"] if os.geteuid() == 0 else []),  # supervisord warns when run as root unasked
     ]
     for program in programs(settings, directory):
@@ -78,17 +81,17 @@ def configuration(settings: Settings, directory: Path) -> str:
             "autorestart=true",
             "stopasgroup=false",
             "killasgroup=true",
-            "stdout_logfile=/dev/stdout",
-            "stdout_logfile_maxbytes=0",
             "redirect_stderr=true",
+            *(_LINES_OF_OURS if program.ours else _LINES_FOR_THE_KEEPER),
         ]
     sections += [
         # A program that cannot be started any more ends the pod, so that Kubernetes sees it.
         "[eventlistener:keeper]",
-        f"command={sys.executable} -m bootstrap.keeper {directory}",
-        "events=PROCESS_STATE_FATAL",
+        f"command={sys.executable} -m bootstrap.keeper {directory}".replace("%", "%%"),
+        f"events={keeper.EVENTS}",
         "priority=0",
-        "stderr_logfile=/dev/stderr",
+        "buffer_size=100",
+        "stderr_logfile=/dev/stdout",
         "stderr_logfile_maxbytes=0",
     ]
     return "\n".join(sections) + "\n"

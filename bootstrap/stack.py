@@ -19,16 +19,26 @@ from bootstrap.server import Server
 from tasks.errors import LocalStackError
 
 _NEEDED_BYTES = 1_000_000_000
+LOOPBACK = "127.0.0.1"
 
 
 class Stack:
     """The servers that `outside` does not name, with data in `directory`. A context manager.
 
-    `variables` are DATABASE_URL, KAFKA_BROKERS and REDIS_URL of all three, ours or outside.
+    `variables` are DATABASE_URL, KAFKA_BROKERS and REDIS_URL of all three, ours or outside. They listen on `address`,
+    to which others than this machine may have a way; on `ports` (of kafka, postgresql, valkey), or on free ones.
     """
 
-    def __init__(self, directory: Path, outside: Mapping[str, str], jar_directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        outside: Mapping[str, str],
+        jar_directory: Path | None = None,
+        address: str = LOOPBACK,
+        ports: Mapping[str, int] | None = None,
+    ) -> None:
         self.directory = directory.resolve()
+        self._address, self._ports = address, ports or {}
         self._jars = jar_directory or self.directory / jars.LOCK.stem
         self._outside = outside
         self.variables: dict[str, str] = {}
@@ -81,17 +91,21 @@ class Stack:
 
     def _kafka(self) -> str:
         classes = f"{jars.ensure(self._jars)}/*"
-        port, controller = free_port(), free_port()
+        port, controller = self._port("kafka"), free_port()
         data = self.directory / "data" / "kafka"
         properties = self.directory / "data" / "kafka.properties"
-        properties.write_text(_KAFKA_PROPERTIES.format(port=port, controller=controller, data=data))
+        properties.write_text(
+            _KAFKA_PROPERTIES.format(address=self._address, port=port, controller=controller, data=data)
+        )
         command = [str(java()), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", classes]
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         if not (data / "meta.properties").exists():
             format_command = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster_id()]
             _once("Kafka", [*command, log_level, *format_command, "--config", str(properties)])
-        self._launch("kafka", [*command, log_level, "kafka.Kafka", str(properties)], lambda: _kafka_ready(port))
-        return f"127.0.0.1:{port}"
+        self._launch(
+            "kafka", [*command, log_level, "kafka.Kafka", str(properties)], lambda: _kafka_ready(self._address, port)
+        )
+        return f"{self._address}:{port}"
 
     def _postgresql(self) -> str:
         binaries = postgresql()
@@ -101,11 +115,14 @@ class Stack:
             data.mkdir(parents=True, exist_ok=True)
             options = ["--username=backend", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
             _once("PostgreSQL", [*user, f"{binaries}/initdb", f"--pgdata={data}", *options])
+            if self._address != LOOPBACK:
+                with (data / "pg_hba.conf").open("a") as rules:
+                    rules.write("host all all samenet trust\n")
         _end_leftover(data, [*user, f"{binaries}/pg_ctl"])
-        port = free_port()
-        options = ["-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", "max_wal_size=2GB"]
-        url = f"postgresql://backend@127.0.0.1:{port}/backend"
-        ready = [f"{binaries}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        port = self._port("postgresql")
+        options = ["-D", str(data), "-h", self._address, "-p", str(port), "-k", "", "-c", "max_wal_size=2GB"]
+        url = f"postgresql://backend@{self._address}:{port}/backend"
+        ready = [f"{binaries}/pg_isready", "-q", "-h", self._address, "-p", str(port)]
         # SIGINT is PostgreSQL's fast shutdown: it waits for no client.
         self._launch(
             "postgresql",
@@ -116,18 +133,32 @@ class Stack:
         return url
 
     def _valkey(self) -> str:
-        port = free_port()
-        options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+        port = self._port("valkey")
+        options = [
+            "--bind",
+            self._address,
+            "--port",
+            str(port),
+            "--protected-mode",
+            "no",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
         command = [str(valkey()), *options, "--dir", str(self.directory / "data")]
-        self._launch("valkey", command, lambda: _answers(port))
-        return f"redis://127.0.0.1:{port}/0"
+        self._launch("valkey", command, lambda: _answers(self._address, port))
+        return f"redis://{self._address}:{port}/0"
+
+    def _port(self, name: str) -> int:
+        return self._ports.get(name) or free_port()
 
 
 _KAFKA_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{address}:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{address}:{port}
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
@@ -207,21 +238,21 @@ def _create_database(url: str) -> None:
         connection.close()
 
 
-def _kafka_ready(port: int) -> bool:
-    if not _answers(port):
+def _kafka_ready(address: str, port: int) -> bool:
+    if not _answers(address, port):
         return False
     from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
     try:
-        KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}").close()
+        KafkaAdminClient(bootstrap_servers=f"{address}:{port}").close()
     except KafkaError:
         return False
     return True
 
 
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def _answers(address: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
         return True
     return False
 

@@ -55,7 +55,7 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
 
 def new_asker(settings: Settings) -> KafkaConsumer:
     """A consumer of no group that reads nothing and only asks where partitions end. Raises Unavailable."""
-    return _made(KafkaConsumer, settings, request_timeout_ms=15_000)
+    return _made(KafkaConsumer, settings, enable_auto_commit=False, request_timeout_ms=15_000)
 
 
 class _BatchWithoutMarkers(DefaultRecordBatch):  # type: ignore[misc]

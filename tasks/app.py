@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import redis
 from celery import Celery
+from celery.apps import worker as celery_worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from celery.worker.consumer import Consumer
@@ -127,6 +128,10 @@ def _beat(desk: ClaimDesk) -> NoReturn:
         time.sleep(BEAT_SECONDS)
 
 
+def _say_nothing(*_: Any) -> None:
+    pass
+
+
 def run_worker(settings: Settings) -> None:
     """Work until told to stop: a Celery worker with `settings.workers` prefork processes."""
     app = create_app(settings)
@@ -137,5 +142,6 @@ def run_worker(settings: Settings) -> None:
     database.configure(settings.database_url, "worker", connections=1)
     arguments = ["worker", "--queues", queue(settings), "--concurrency", str(settings.workers), "--pool", "prefork"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
+    celery_worker.safe_say = _say_nothing  # on being stopped, in lines of no format
     warnings.simplefilter("ignore", SecurityWarning)  # on running as root: it fears pickle, and we take JSON only
     app.worker_main(["--quiet", *arguments, *quiet])

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -35,6 +35,9 @@ CATALOGUE = _catalogue(
     Event("process.stopping", logging.INFO, "A process was asked to stop and finishes what it holds"),
     Event("process.stopped", logging.INFO, "A process has finished"),
     Event("process.failed", logging.ERROR, "A process ends because of an error"),
+    Event("program.ended", logging.WARNING, "A program of the pod ended by itself, and is started anew"),
+    Event("program.said", logging.INFO, "A line of a program of the pod that is not ours, as Redis"),
+    Event("pod.given_up", logging.ERROR, "A program of the pod ends again and again, so the pod ends"),
     Event("init.waiting", logging.INFO, "init waits for a service that does not answer yet"),
     Event("init.done", logging.INFO, "init changed something, or found it as it should be"),
     Event("init.warning", logging.WARNING, "init found a difference it does not change"),
@@ -84,12 +87,12 @@ def wanted(name: str) -> bool:
     return _LOGGER.isEnabledFor(CATALOGUE[name].level)
 
 
-def configure(settings: Settings, process: str) -> None:
-    """Send every log line of this process, ours and the libraries', to stdout in the chosen format."""
+def configure(settings: Settings, process: str, stream: TextIO | None = None) -> None:
+    """Send every log line of this process, ours and the libraries', to `stream` (stdout) in the chosen format."""
     # What no line shows need not be found out for each ("Optimization" in the documentation of logging).
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream or sys.stdout)
     constant = {"process": process, "env": settings.app_env}
     handler.setFormatter(_JsonLine(constant) if settings.log_format == "json" else _TextLine(constant))
     root = logging.getLogger()

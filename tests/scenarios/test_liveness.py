@@ -1,7 +1,10 @@
-"""The liveness probe of a consumer pod, `ps aux | grep '[c]onsume'`, sees the bridge and nothing else."""
+"""The liveness probe of a pod, `ps aux | grep '[c]onsume'`, sees the bridge; what does not heal ends the pod."""
 
+import contextlib
 import subprocess
 from pathlib import Path
+
+import psutil
 
 from tasks.settings import child_environment
 from tests.waiting import wait_until
@@ -28,3 +31,25 @@ def test_a_program_that_cannot_start_ends_the_pod(ready: World, tmp_path: Path) 
     path = f"{tmp_path}:{child_environment({})['PATH']}"
     pod = ready.start("consume", redis_url=ABSENT, path=path)
     wait_until(lambda: pod.process.poll() is not None, "the pod has ended", 60)
+    assert [line["program"] for line in pod.lines("pod.given_up")] == ["redis"]
+
+
+def test_a_program_that_crashes_again_and_again_ends_the_pod(ready: World) -> None:
+    pod = ready.consume(redis_url=ABSENT)
+    killed = set()
+    while pod.process.poll() is None:
+        with contextlib.suppress(StopIteration, psutil.NoSuchProcess):
+            bridge = pod.child("--only bridge")
+            bridge.kill()
+            killed.add(bridge.pid)
+    assert len(killed) >= 5
+    assert [line["program"] for line in pod.lines("pod.given_up")] == ["bridge"]
+
+
+def test_every_line_of_a_pod_is_json(ready: World) -> None:
+    pod = ready.consume(redis_url=ABSENT)
+    pod.child("valkey-server").kill()
+    wait_until(lambda: pod.lines("program.ended"), "the keeper says that it ended")
+    pod.stop()
+    assert {line["process"] for line in pod.lines()} == {"bridge", "worker", "keeper"}
+    assert len(pod.lines()) == len(pod.log.read_bytes().splitlines())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap.consume import configuration, programs
+from bootstrap.keeper import Ends
 from tasks import settings
 from tasks.settings import Settings
 
@@ -38,7 +39,7 @@ def test_supervisord_reads_it_and_no_secret_is_in_it() -> None:
     assert "hunter2" not in text
     parsed = configparser.ConfigParser(interpolation=None)
     parsed.read_string(text)
-    assert parsed["eventlistener:keeper"]["events"] == "PROCESS_STATE_FATAL"
+    assert "PROCESS_STATE_FATAL" in parsed["eventlistener:keeper"]["events"]
     for name in ("worker", "bridge"):
         assert parsed[f"program:{name}"]["autorestart"] == "true"
 
@@ -46,3 +47,11 @@ def test_supervisord_reads_it_and_no_secret_is_in_it() -> None:
 def test_a_percent_sign_in_a_path_is_no_expansion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/odd%20path/python")
     assert "/odd%%20path/python -m tasks" in configuration(load(), DIRECTORY)
+
+
+def test_a_program_that_crashes_again_and_again_is_given_up_and_one_that_is_killed_now_and_then_is_not() -> None:
+    ends = Ends(most=3, within_seconds=10)
+    assert [ends.too_many("bridge", now) for now in (0, 1)] == [False, False]
+    assert not ends.too_many("worker", 2)  # each program counts for itself
+    assert ends.too_many("bridge", 10)
+    assert [ends.too_many("worker", now) for now in (8, 14, 20, 24)] == [False, False, False, True]

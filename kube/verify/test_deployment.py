@@ -1,0 +1,126 @@
+"""The manifest as its users have it, with nothing replaced but the image, within its limits and under its probes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import requests
+
+from kube.verify.conftest import Cluster
+from kube.verify.containers import IMAGE, Pod, podman
+from kube.verify.load import Load
+from tests.waiting import wait_until
+from tests.world import World, events
+
+_WAITING = 100_000
+_URL = "http://127.0.0.1:30080"
+_MOST_IMAGE_MB = 250
+_LOAD_SECONDS = 20
+_FRONTEND = "http://frontend.example:3000"
+
+
+@dataclass
+class Deployed:
+    """Both pods, and the ids of what waited for them."""
+
+    backend: Pod
+    consumer: Pod
+    world: World
+    waiting: set[str]
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster) -> Iterator[Deployed]:
+    """init has run, 100,000 messages wait in Kafka, then both Deployments begin at once."""
+    job = cluster.pod("Job", "init-job")
+    code, said = job.run()
+    assert code == 0, said
+    print(f"\ninit: done after {job.ended_after:.1f} s, at most {job.peak_mib:.0f} MiB of 256")
+    assert 0 < job.peak_mib < 256
+    waiting = events(_WAITING)
+    cluster.world.produce(list(waiting.values()))
+    port = cluster.one("Service", "backend")["spec"]["ports"][0]["nodePort"]
+    backend = cluster.pod("Deployment", "backend", node_port=port)
+    consumer = cluster.pod("Deployment", "consumer")
+    backend.start()
+    consumer.start()
+    yield Deployed(backend, consumer, cluster.world, set(waiting))
+    backend.remove()
+    consumer.remove()
+
+
+def test_the_image_is_small() -> None:
+    size = int(podman("image", "inspect", "-f", "{{.Size}}", IMAGE)) / 1e6
+    print(f"\nimage: {size:.0f} MB")
+    assert size < _MOST_IMAGE_MB
+
+
+def test_both_are_up_before_their_first_probes(deployed: Deployed) -> None:
+    backend, consumer = deployed.backend, deployed.consumer
+    wait_until(lambda: '"partitions.assigned"' in consumer.logs(), "the bridge has its partitions", 60)
+    bridge_seconds = consumer.age()
+    wait_until(lambda: backend.ready, "the backend is ready", 60)
+    print(f"\nbackend: ready at its first probe, after {backend.ready_after:.0f} s")
+    print(f"consumer: the bridge has its partitions after {bridge_seconds:.1f} s, with 0.2 of a core")
+    assert bridge_seconds < consumer.container["livenessProbe"]["initialDelaySeconds"]
+    assert not backend.failed_probes and not consumer.failed_probes
+
+
+def test_a_browser_of_another_origin_may_send_a_message_and_reads_it_back(deployed: Deployed) -> None:
+    origin = {"Origin": _FRONTEND}
+    asked = requests.options(
+        f"{_URL}/messages", headers={**origin, "Access-Control-Request-Method": "POST"}, timeout=30
+    )
+    sent = requests.post(f"{_URL}/messages", json={"type": "greeting"}, headers=origin, timeout=30)
+    read = requests.get(f"{_URL}/messages/{sent.json()['id']}?wait=10", headers=origin, timeout=30)
+    assert [sent.status_code, read.status_code] == [202, 200]
+    assert {answer.headers["Access-Control-Allow-Origin"] for answer in (asked, sent, read)} <= {"*", _FRONTEND}
+
+
+def test_what_waited_is_stored_within_the_limits(deployed: Deployed) -> None:
+    consumer, world = deployed.consumer, deployed.world
+    wait_until(lambda: world.count() > _WAITING, "all that waited is stored", 120)
+    print(
+        f"\nconsumer: {_WAITING:,} waiting messages stored {consumer.age():.0f} s after its start, with 0.2 of a core"
+    )
+    print(f"consumer: at most {consumer.peak_mib:.0f} MiB of 512")
+    assert deployed.waiting < world.ids()
+    assert world.count() == _WAITING + 1
+    assert (consumer.restarts, consumer.killed_for_memory) == (0, 0)
+    assert consumer.peak_mib < 512
+
+
+def test_the_backend_keeps_its_limits_under_load(deployed: Deployed) -> None:
+    backend, world = deployed.backend, deployed.world
+    before = world.count()
+    with Load(lambda: _URL, clients=16) as load:
+        wait_until(lambda: load.seconds() > _LOAD_SECONDS, "the load has lasted", 2 * _LOAD_SECONDS)
+    print(f"\nbackend: {load.summary()}; at most {backend.peak_mib:.0f} MiB of 512")
+    assert set(load.statuses) <= {202, 503}
+    world.wait_for(before + len(load.accepted))
+    assert load.accepted < world.ids()
+    assert (backend.restarts, backend.killed_for_memory) == (0, 0)
+    assert backend.peak_mib < 512
+
+
+def test_all_programs_log_json(deployed: Deployed) -> None:
+    for pod in (deployed.backend, deployed.consumer):
+        assert [line for line in pod.logs().splitlines() if not line.startswith("{")] == []
+
+
+def test_the_probe_of_the_consumer_fails_without_its_bridge(deployed: Deployed) -> None:
+    command = deployed.consumer.container["livenessProbe"]["exec"]["command"]
+    assert deployed.consumer.execute(*command).returncode == 0
+    bridge = deployed.consumer.execute("pgrep", "-f", "only bridg[e]").stdout.split()
+    assert len(bridge) == 1
+    deployed.consumer.execute("kill", "-KILL", *bridge)
+    wait_until(lambda: deployed.consumer.execute(*command).returncode != 0, "the probe fails", 5)
+    wait_until(lambda: deployed.consumer.execute(*command).returncode == 0, "supervisord has healed it", 30)
+
+
+def test_sigterm_ends_both_in_time(deployed: Deployed) -> None:
+    for pod in (deployed.backend, deployed.consumer):
+        code, seconds = pod.stop()
+        print(f"\n{pod.name}: ended with exit code {code} after {seconds:.1f} s of {pod.grace_seconds}")
+        assert code == 0
+        assert seconds < pod.grace_seconds
