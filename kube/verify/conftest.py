@@ -28,11 +28,22 @@ class Cluster:
         """The manifest's object."""
         return next(d for d in self._documents if (d["kind"], d["metadata"]["name"]) == (kind, name))
 
-    def pod(self, kind: str, name: str, suffix: str = "", node_port: int | None = None) -> Pod:
-        """A pod of this workload, not yet started."""
-        pod = Pod(f"{name}{suffix}", self.one(kind, name)["spec"]["template"]["spec"], list(_PORTS), node_port)
+    def pod(self, kind: str, name: str, suffix: str = "", node_port: int | None = None, plain: bool = False) -> Pod:
+        """A pod of this workload, not yet started; `plain`: with nothing that the users' own manifest has not."""
+        spec = self.one(kind, name)["spec"]["template"]["spec"]
+        pod = Pod(f"{name}{suffix}", _plain(spec) if plain else spec, list(_PORTS), node_port)
         self.pods.append(pod)
         return pod
+
+
+def _plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    kept = {"args", "env", "image", "livenessProbe", "ports", "readinessProbe", "resources"}
+    container = {name: value for name, value in spec["containers"][0].items() if name in kept}
+    for probe in ("livenessProbe", "readinessProbe"):
+        if probe in container:
+            container[probe] = {name: value for name, value in container[probe].items() if name != "timeoutSeconds"}
+    container["env"] = [one for one in container["env"] if one["name"] in ("APP_ENV", "LOG_LEVEL", "LOG_FORMAT")]
+    return {"containers": [container]}
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ class Pod:
         self.ready_after = self.ended_after = 0.0  # seconds from its start
         self.failed_probes: list[str] = []
         self.restarts = 0
+        self.limit_mib = quantity(self.container["resources"]["limits"]["memory"]) / 2**20
         self.peak_mib = 0.0  # page cache included, as the limit counts it
         self.killed_for_memory = 0
         self._spec, self._hosts, self._node_port = spec, hosts, node_port
@@ -105,6 +106,10 @@ class Pod:
     def age(self) -> float:
         """Seconds since its last start."""
         return time.monotonic() - self._started_at
+
+    def memory(self) -> str:
+        """Its peak and its limit, to be printed."""
+        return f"at most {self.peak_mib:.0f} MiB of {self.limit_mib:.0f}"
 
     def execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command inside."""
@@ -194,7 +199,8 @@ class Pod:
         return self._started_at + float(probe.get("initialDelaySeconds", 0))
 
     def _judge(self, kind: str, said: str, failures: int, threshold: int) -> None:
-        if said and not self._ending.is_set():
+        # A startup probe is there to fail until it does not.
+        if said and kind != "startupProbe" and not self._ending.is_set():
             self.failed_probes.append(f"{kind} after {self.age():.0f} s: {said}")
         if kind == "readinessProbe":
             if not said and not self.ready_after:
