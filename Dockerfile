@@ -1,6 +1,7 @@
 # One image for every command: init, serve, consume, retention, dead-letters.
 FROM python:3.11-slim-bookworm AS build
-COPY requirements.txt .
+WORKDIR /build
+COPY requirements.txt ./
 # No pip in it: what runs installs nothing. Two codecs come with 25 MB of symbols for debuggers.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -1,9 +1,8 @@
 """The manifests agree with the commands, the settings and each other, and keep the shape that people deploy."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import certifi
 import pytest
 import yaml
 from honcho.environ import parse_procfile
@@ -12,87 +11,63 @@ from bootstrap import cli
 from bootstrap.consume import programs
 from tasks import settings
 from tasks.settings import COMMANDS
-from tasks.version import version
+from tests.manifests import (
+    KUBE,
+    KUSTOMIZATIONS,
+    OURS,
+    Manifest,
+    containers,
+    literal,
+    manifests,
+    named,
+    operations,
+    ours,
+    patches,
+    read,
+    workloads,
+)
 from tests.world import ROOT
 
-KUBE = ROOT / "kube"
-FILES = sorted(path for path in KUBE.rglob("*.yaml") if path.name != "kustomization.yaml" and not path.is_symlink())
-KUSTOMIZATIONS = sorted(KUBE.rglob("kustomization.yaml"))
-VARIABLES = {row.name.upper() for row in settings.table()}
+NAMES = {row.name for row in settings.table()}
+# Settings for TLS and SASL that kube/external has and a branch beside this one brings.
+NAMES |= {f"kafka_{name}" for name in ("security_protocol", "sasl_mechanism", "sasl_username", "sasl_password")}
+NAMES |= {"kafka_ssl_ca_file", "redis_ssl_ca_file"}
+LARGE = {"requests": {"memory": "256Mi", "cpu": "100m"}, "limits": {"memory": "512Mi", "cpu": "200m"}}
+SMALL = {"requests": {"memory": "128Mi", "cpu": "100m"}, "limits": {"memory": "256Mi", "cpu": "200m"}}
 LIVENESS = ["sh", "-c", "ps aux | grep '[c]onsume'"]
-OURS = f"message-backend:{version()}"
-
-Manifest = dict[str, Any]
-
-
-def read(path: Path) -> list[Manifest]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
-
-
-def manifests(*kinds: str) -> Iterator[Manifest]:
-    """All that stands below kube/, of these kinds or of all; what a kustomization patches is as it was before."""
-    return (one for path in FILES for one in read(path) if not kinds or one["kind"] in kinds)
-
-
-def workloads() -> Iterator[tuple[Manifest, Manifest]]:
-    """Each manifest that starts pods, and the pods' template."""
-    for one in manifests("Job", "Deployment", "StatefulSet", "CronJob"):
-        run = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
-        yield one, run["template"]
-
-
-def containers() -> list[Manifest]:
-    return [one for _, template in workloads() for one in template["spec"]["containers"]]
-
-
-def ours() -> list[Manifest]:
-    return [one for one in containers() if one["image"].startswith("message-backend")]
-
-
-def alone(kind: str, name: str) -> Manifest:
-    """A manifest of the file that is applied by itself."""
-    return next(one for one in read(KUBE / "04-backend.yaml") if (one["kind"], one["metadata"]["name"]) == (kind, name))
-
-
-def patches() -> Iterator[tuple[Path, Any]]:
-    """Every patch of every kustomization: a list of operations, or a part of a manifest."""
-    for path in KUSTOMIZATIONS:
-        for patch in yaml.safe_load(path.read_text()).get("patches", ()):
-            yield (
-                path,
-                yaml.safe_load(patch["patch"] if "patch" in patch else (path.parent / patch["path"]).read_text()),
-            )
 
 
 def arguments() -> list[list[str]]:
-    """What our image is started with, in manifests and in patches."""
-    given = [one["args"] for one in ours()]
-    steps = [step for _, patch in patches() if isinstance(patch, list) for step in patch]
-    return given + [step["value"] for step in steps if step["path"].endswith("/args") and step["value"][0] in COMMANDS]
+    """What our image is started with, in manifests and in patches of them."""
+    patched = [step["value"] for step in operations() if step["path"].endswith("/args")]
+    return [one["args"] for one in ours()] + patched
 
 
-def literal(container: Manifest) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in container.get("env", ()) if "value" in one}
+def configuration(overlay: str) -> dict[str, str]:
+    """What the ConfigMap and the Secret of an overlay hold, as patched there; files lie where this machine has some."""
+    base, own = KUBE / "base", KUBE / overlay / "kustomization.yaml"
+    parts = [*read(base / "01-configuration.yaml"), *(patch for patch in patches(own) if isinstance(patch, dict))]
+    held: dict[str, str] = {}
+    for part in parts:
+        if part["kind"] in ("ConfigMap", "Secret") and part["metadata"]["name"] == "backend":
+            held |= part.get("data") or part["stringData"]
+    return {name: value.replace("/etc/backend/tls/ca.crt", certifi.where()) for name, value in held.items()}
 
 
 @pytest.mark.parametrize("args", arguments(), ids=" ".join)
 def test_every_command_and_flag_is_accepted(args: list[str]) -> None:
     given = vars(cli.parser().parse_args(args))
-    names = {row.name for row in settings.table()}
-    settings.load({name: value for name, value in given.items() if name in names and value is not None}, {})
+    settings.load({name: value for name, value in given.items() if name in NAMES and value is not None}, {})
 
 
-def test_every_variable_is_a_setting_with_a_value_that_is_taken() -> None:
-    told = [literal(one) for one in ours()]
-    told += [one.get("data") or one["stringData"] for one in manifests("ConfigMap", "Secret") if is_ours(one)]
-    assert len(told) > len(ours())
-    for variables in told:
-        assert set(variables) <= VARIABLES
-        settings.load({}, variables)
-
-
-def is_ours(manifest: Manifest) -> bool:
-    return bool(manifest["metadata"]["name"] == "backend")
+@pytest.mark.parametrize("overlay", ["base", "scaled", "external"])
+def test_the_configuration_of_an_overlay_is_taken(overlay: str) -> None:
+    held = configuration(overlay)
+    assert ("REDIS_URL" in held) == (overlay != "base")
+    assert {name.lower() for name in held} <= NAMES
+    for one in ours():
+        assert {name.lower() for name in literal(one)} <= NAMES, one["name"]
+        settings.load({}, {**held, **literal(one)})
 
 
 def test_the_image_is_that_of_this_version() -> None:
@@ -102,26 +77,26 @@ def test_the_image_is_that_of_this_version() -> None:
 def test_procfile_supervisord_commands_and_manifests_name_the_same() -> None:
     procfile = [line.split()[3:] for line in parse_procfile((ROOT / "Procfile").read_text()).processes.values()]
     assert all(cli.parser().parse_args(command) for command in procfile)
-    started = {args[0] for args in arguments()}
-    assert started == {"init", "serve", "consume", "retention"} <= set(COMMANDS)
-    assert {command[0] for command in procfile} == {
-        args[0] for args in (one["args"] for one in containers_of("Deployment")) if args[0] in COMMANDS
-    }
+    started = [cli.parser().parse_args(args) for args in arguments()]
+    assert {one.command for one in started} == {"init", "serve", "consume", "retention"} <= set(COMMANDS)
+    deployed = {one["args"][0] for one in ours_of("Deployment")}
+    assert deployed == {command[0] for command in procfile} == {"serve", "consume"}
     pod = {program.name: program.command for program in programs(settings.load({}, {}), Path("/run/pod"))}
-    assert set(pod) == {"redis", "worker", "bridge"}
+    apart = {one.only for one in started if one.command == "consume"} - {None}
+    assert apart == set(pod) - {"redis"} == {"bridge", "worker"}
     assert cli.parser().parse_args(pod["bridge"].split()[3:]).only == "bridge"
 
 
-def containers_of(kind: str) -> list[Manifest]:
+def ours_of(kind: str) -> list[Manifest]:
     pods = [template["spec"]["containers"] for one, template in workloads() if one["kind"] == kind]
-    return [one for containers in pods for one in containers if one["image"] == OURS]
+    return [one for some in pods for one in some if one["image"] == OURS]
 
 
 def test_ports_are_those_that_the_pods_listen_on() -> None:
     defaults = {row.name: row.default for row in settings.table()}
     for one in ours():
-        told = cli.parser().parse_args(one["args"])
-        listens = {int(told.port or defaults["port"])} if told.command == "serve" else set()
+        given = cli.parser().parse_args(one["args"])
+        listens = {int(given.port or defaults["port"])} if given.command == "serve" else set()
         listens |= {int(literal(one)["METRICS_PORT"])} if "METRICS_PORT" in literal(one) else set()
         assert {port["containerPort"] for port in one.get("ports", ())} == listens, one["name"]
     for one in containers():
@@ -132,41 +107,35 @@ def test_ports_are_those_that_the_pods_listen_on() -> None:
 
 
 def test_selectors_find_what_they_select() -> None:
-    pods = [template for _, template in workloads()]
-    labels = [template["metadata"].get("labels", {}) for template in pods if "metadata" in template]
+    pods = [(template.get("metadata", {}).get("labels", {}), template["spec"]) for _, template in workloads()]
     for one, template in workloads():
-        if "selector" in one["spec"]:
-            assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-        for spread in template["spec"].get("topologySpreadConstraints", ()):
-            assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        selectors = [spread["labelSelector"] for spread in template["spec"].get("topologySpreadConstraints", ())]
+        selectors += [one["spec"]["selector"]] if "selector" in one["spec"] else []
+        for selector in selectors:
+            assert selector["matchLabels"].items() <= template["metadata"]["labels"].items(), one["metadata"]["name"]
     for service in manifests("Service"):
-        found = [
-            template
-            for template in pods
-            if service["spec"]["selector"].items() <= template.get("metadata", {}).get("labels", {}).items()
-        ]
-        ports = {port["containerPort"] for pod in found for one in pod["spec"]["containers"] for port in one["ports"]}
+        found = [pod for labels, pod in pods if service["spec"]["selector"].items() <= labels.items()]
+        ports = {port["containerPort"] for pod in found for one in pod["containers"] for port in one["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports, service["metadata"]["name"]
     for one in manifests("NetworkPolicy", "PodDisruptionBudget"):
         selector = one["spec"].get("podSelector") or one["spec"].get("selector") or {}
         wanted = [selector["matchLabels"]] if "matchLabels" in selector else []
         wanted += [{rule["key"]: value} for rule in selector.get("matchExpressions", ()) for value in rule["values"]]
         for pair in wanted:
-            assert any(pair.items() <= have.items() for have in labels), (one["metadata"]["name"], pair)
+            assert any(pair.items() <= labels.items() for labels, _ in pods), (one["metadata"]["name"], pair)
 
 
 def test_kustomizations_name_files_that_exist_and_forget_none() -> None:
     for path in KUSTOMIZATIONS:
         told = yaml.safe_load(path.read_text())
-        named = list(told.get("resources", ())) + [
-            patch["path"] for patch in told.get("patches", ()) if "path" in patch
-        ]
-        for name in named:
+        used = list(told.get("resources", ())) + [patch["path"] for patch in told.get("patches", ()) if "path" in patch]
+        for name in used:
             target = (path.parent / name).resolve()
             assert target.is_relative_to(KUBE) and (target.is_file() or (target / "kustomization.yaml").exists()), name
             assert not path.resolve().is_relative_to(target), f"{path} builds on itself"
-        beside = {file.name for file in path.parent.glob("*.yaml")} - {"kustomization.yaml"}
-        assert beside <= set(named), f"{path} leaves out {beside - set(named)}"
+        files = {file for made in told.get("configMapGenerator", ()) for file in made["files"]}
+        beside = {file.name for file in path.parent.iterdir()} - {"kustomization.yaml"}
+        assert beside == {name for name in used if "/" not in name} | files, path
 
 
 def test_every_pod_is_allowed_where_pod_security_is_restricted() -> None:
@@ -175,22 +144,26 @@ def test_every_pod_is_allowed_where_pod_security_is_restricted() -> None:
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert pod["automountServiceAccountToken"] is False, name
-        assert {tuple(set(volume) - {"name"}) for volume in pod.get("volumes", ())} <= {
-            ("emptyDir",),
-            ("configMap",),
-            ("secret",),
-        }
+        kinds = {kind for volume in pod.get("volumes", ()) for kind in volume} - {"name"}
+        assert kinds <= {"emptyDir", "configMap", "secret"}, name
         for container in pod["containers"]:
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False and context["readOnlyRootFilesystem"], name
             assert context["capabilities"] == {"drop": ["ALL"]}, name
             assert container["resources"]["requests"] and container["resources"]["limits"]["memory"], name
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, name
 
 
-def test_the_secret_of_the_database_is_said_twice_the_same() -> None:
+def test_our_pods_may_take_as_long_to_end_as_they_need() -> None:
+    drains = sum(program.stop_seconds for program in programs(settings.load({}, {}), Path("/run/pod")))
+    for one, template in workloads():
+        if one["kind"] == "Deployment" and template["spec"]["containers"][0]["image"] == OURS:
+            assert template["spec"]["terminationGracePeriodSeconds"] == 40 > drains
+
+
+def test_the_password_of_the_database_is_said_twice_the_same() -> None:
     secrets = {one["metadata"]["name"]: one["stringData"] for one in read(KUBE / "base" / "01-configuration.yaml")[1:]}
-    made = secrets["postgresql"]
-    user, password, name = (made[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB"))
+    user, password, name = (secrets["postgresql"][f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB"))
     assert secrets["backend"]["DATABASE_URL"] == f"postgresql://{user}:{password}@postgresql:5432/{name}"
 
 
@@ -202,30 +175,25 @@ def test_the_manifest_that_people_have_keeps_its_shape() -> None:
         ("Deployment", "backend"),
         ("Deployment", "consumer"),
     ]
-    service = alone("Service", "backend")["spec"]
+    service = named("Service", "backend", "04-backend.yaml")["spec"]
     assert (service["type"], service["selector"]) == ("NodePort", {"app": "backend"})
     assert service["ports"] == [{"port": 8080, "targetPort": 8080, "nodePort": 30080}]
-    assert alone("Job", "init-job")["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
-    large = {"requests": {"memory": "256Mi", "cpu": "100m"}, "limits": {"memory": "512Mi", "cpu": "200m"}}
-    small = {"requests": {"memory": "128Mi", "cpu": "100m"}, "limits": {"memory": "256Mi", "cpu": "200m"}}
-    environment = {"APP_ENV": "production", "LOG_LEVEL": "info"}
-    logging = {**environment, "LOG_FORMAT": "json"}
-    init, serve, consume = map(
-        only_container, (("Job", "init-job"), ("Deployment", "backend"), ("Deployment", "consumer"))
-    )
-    assert (init["resources"], serve["resources"], consume["resources"]) == (small, large, large)
-    assert (literal(init), literal(serve)) == (environment, logging)
-    assert logging.items() <= literal(consume).items()
+    assert named("Job", "init-job", "04-backend.yaml")["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
+    init, serve, consume = map(alone, ("Job", "Deployment", "Deployment"), ("init-job", "backend", "consumer"))
     assert [one["args"][0] for one in (init, serve, consume)] == ["init", "serve", "consume"]
+    assert (init["resources"], serve["resources"], consume["resources"]) == (SMALL, LARGE, LARGE)
+    environment = {"APP_ENV": "production", "LOG_LEVEL": "info"}
+    assert (literal(init), literal(serve)) == (environment, {**environment, "LOG_FORMAT": "json"})
+    assert literal(serve).items() <= literal(consume).items()
     assert not any("envFrom" in one for one in (init, serve, consume)), "it must not need another file"
     assert pace(serve["readinessProbe"]) == (15, 30) and pace(serve["livenessProbe"]) == (30, 60)
     assert serve["readinessProbe"]["httpGet"] == serve["livenessProbe"]["httpGet"] == {"path": "/health", "port": 8080}
     assert consume["livenessProbe"]["exec"]["command"] == LIVENESS and pace(consume["livenessProbe"]) == (30, 60)
-    assert alone("Deployment", "consumer")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 40
 
 
-def only_container(of: tuple[str, str]) -> Manifest:
-    found = alone(*of)["spec"]
+def alone(kind: str, name: str) -> Manifest:
+    """The one container of the one pod."""
+    found = named(kind, name, "04-backend.yaml")["spec"]
     assert found.get("replicas", 1) == 1
     (container,) = found["template"]["spec"]["containers"]
     return dict(container)
