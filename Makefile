@@ -5,7 +5,7 @@ TALK_TO_KAFKA := bridge dead_letters init operations publisher
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench bench-http chaos docs lock clean-data clean
+.PHONY: help install run test check compat bench bench-http chaos verify-kube docs lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-http: install ## POST and batches against the same Flask without Kafka, an
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+verify-kube: install ## build the image and run the manifests as containers, with limits and probes (root; no Docker)
+	@kube/verify/verify.sh
 
 docs: install ## write the README's tables of settings, events and metrics anew
 	@$(BIN)/python -m bootstrap.tables

@@ -9,6 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from tasks.cores import cores
 from tasks.errors import ConfigurationError
 
 COMMANDS = ("init", "serve", "consume", "local", "dead-letters", "retention")
@@ -24,7 +25,7 @@ def _positive(text: str) -> int:
 
 
 def _workers(text: str) -> int:
-    return (os.cpu_count() or 1) if text == "auto" else _positive(text)
+    return cores() if text == "auto" else _positive(text)
 
 
 def _percent(text: str) -> int:
@@ -181,7 +182,7 @@ class Settings:
         "5", _positive, "longest wait for Kafka to acknowledge, seconds", "serve", "dead-letters"
     )
 
-    workers: int = _setting("auto", _workers, "Celery worker processes; auto: one for each core", "consume")
+    workers: int = _setting("auto", _workers, "Celery worker processes; auto: one for each core it may use", "consume")
     batch_records: int = _setting("2000", _positive, "most records in a batch", "consume")
     batch_bytes: int = _setting("2000000", _positive, "most bytes in a batch, unless one record is larger", "consume")
     linger_ms: int = _setting("50", _positive, "longest wait for a batch to fill, milliseconds", "consume")

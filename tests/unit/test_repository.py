@@ -35,6 +35,7 @@ def test_every_path_and_make_target_in_the_documents_exists() -> None:
 def test_the_version_is_one() -> None:
     version = tasks.version.version()
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text().replace("[", "").replace("]", "")
+    assert f'image.version="{version}"' in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
