@@ -1,5 +1,6 @@
-"""The servers beside the containers, and the pods of `04-backend.yaml` with nothing replaced but the image."""
+"""The servers beside the containers, and pods of our manifests with nothing replaced but the image."""
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,37 +14,44 @@ from kube.verify.containers import Pod
 from tests.world import ROOT, World
 
 _PORTS = {"kafka": 9092, "postgresql": 5432, "valkey": 6379}
-MANIFEST = ROOT / "kube" / "04-backend.yaml"
+_HOSTS = ("kafka", "postgresql", "redis")
+_KUBE = ROOT / "kube"
+_KUBECTL = ROOT / ".local" / "verify" / "venv" / "bin" / "kubectl"
 
 
 class Cluster:
-    """The manifest's pods on this machine; `world` reaches the same servers from outside."""
+    """Pods of our manifests on this machine; `world` reaches the same servers from outside."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.pods: list[Pod] = []
-        self._documents = [d for d in yaml.safe_load_all(MANIFEST.read_text()) if d]
+        self.alone = _objects((_KUBE / "04-backend.yaml").read_text())
+        kustomize = [str(_KUBECTL), "kustomize", str(_KUBE / "scaled")]
+        self.scaled = _objects(subprocess.run(kustomize, capture_output=True, text=True, check=True).stdout)
 
-    def one(self, kind: str, name: str) -> Mapping[str, Any]:
-        """The manifest's object."""
-        return next(d for d in self._documents if (d["kind"], d["metadata"]["name"]) == (kind, name))
-
-    def pod(self, kind: str, name: str, suffix: str = "", node_port: int | None = None, plain: bool = False) -> Pod:
-        """A pod of this workload, not yet started; `plain`: with nothing that the users' own manifest has not."""
-        spec = self.one(kind, name)["spec"]["template"]["spec"]
-        pod = Pod(f"{name}{suffix}", _plain(spec) if plain else spec, list(_PORTS), node_port)
+    def pod(self, spec: Mapping[str, Any], name: str, node_port: int | None = None) -> Pod:
+        """A pod of a workload's `spec`, not yet started."""
+        given = {**self.scaled["ConfigMap", "backend"]["data"], **self.scaled["Secret", "backend"]["stringData"]}
+        pod = Pod(name, spec["template"]["spec"], _HOSTS, given, node_port)
         self.pods.append(pod)
         return pod
 
 
-def _plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+def _objects(text: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+    documents = filter(None, yaml.safe_load_all(text))
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A workload's `spec` with nothing that the users' own manifest has not."""
+    pod = spec["template"]["spec"]
     kept = {"args", "env", "image", "livenessProbe", "ports", "readinessProbe", "resources"}
-    container = {name: value for name, value in spec["containers"][0].items() if name in kept}
+    container = {name: value for name, value in pod["containers"][0].items() if name in kept}
     for probe in ("livenessProbe", "readinessProbe"):
         if probe in container:
             container[probe] = {name: value for name, value in container[probe].items() if name != "timeoutSeconds"}
     container["env"] = [one for one in container["env"] if one["name"] in ("APP_ENV", "LOG_LEVEL", "LOG_FORMAT")]
-    return {"containers": [container]}
+    return {"template": {"spec": {"containers": [container]}}}
 
 
 @pytest.fixture(scope="session")

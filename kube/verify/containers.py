@@ -50,20 +50,30 @@ def quantity(text: object) -> float:
 
 
 class Pod:
-    """One container, as its pod's `spec` asks for; `hosts` are names that lead to this machine's servers."""
+    """One container, as its pod's `spec` asks for, with the variables of `given` where it names ConfigMaps or Secrets.
 
-    def __init__(self, name: str, spec: Mapping[str, Any], hosts: Sequence[str], node_port: int | None = None) -> None:
+    `hosts` are names that lead to this machine's servers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        hosts: Sequence[str],
+        given: Mapping[str, str],
+        node_port: int | None = None,
+    ) -> None:
         self.name = name
         self.container: Mapping[str, Any] = spec["containers"][0]
         self.grace_seconds = int(spec.get("terminationGracePeriodSeconds", 30))
         self.ready = "readinessProbe" not in self.container
-        self.ready_after = self.ended_after = 0.0  # seconds from its start
+        self.started_after = self.ready_after = self.ended_after = 0.0  # seconds from its start
         self.failed_probes: list[str] = []
         self.restarts = 0
         self.limit_mib = quantity(self.container["resources"]["limits"]["memory"]) / 2**20
         self.peak_mib = 0.0  # page cache included, as the limit counts it
         self.killed_for_memory = 0
-        self._spec, self._hosts, self._node_port = spec, hosts, node_port
+        self._spec, self._hosts, self._given, self._node_port = spec, hosts, given, node_port
         self._ending = threading.Event()
         self._ended_at: float | None = None
 
@@ -106,6 +116,10 @@ class Pod:
     def age(self) -> float:
         """Seconds since its last start."""
         return time.monotonic() - self._started_at
+
+    def started(self) -> bool:
+        """Whether its startup probe has passed."""
+        return self.started_after > 0
 
     def memory(self) -> str:
         """Its peak and its limit, to be printed."""
@@ -154,7 +168,9 @@ class Pod:
         made = ["--name", self.name, "--network", NETWORK, "--pull=never"]
         made += ["--memory", memory, "--memory-swap", memory, "--cpus", str(quantity(limits["cpu"]))]
         made += [word for host in self._hosts for word in ("--add-host", f"{host}:{GATEWAY}")]
-        made += [word for one in container.get("env", []) for word in ("-e", f"{one['name']}={one['value']}")]
+        variables = dict(self._given) if "envFrom" in container else {}
+        variables |= {one["name"]: one["value"] for one in container.get("env", [])}
+        made += [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
         if self._node_port is not None:
             made += ["-p", f"127.0.0.1:{self._node_port}:{container['ports'][0]['containerPort']}"]
         if "runAsUser" in pod:
@@ -192,7 +208,8 @@ class Pod:
                 due[kind] = now + probe.get("periodSeconds", 10)
                 said = self._probe(probe)
                 failures[kind] = 0 if not said else failures.get(kind, 0) + 1
-                started = started or (kind == "startupProbe" and not said)
+                if kind == "startupProbe" and not said:
+                    started, self.started_after = True, self.age()
                 self._judge(kind, said, failures[kind], int(probe.get("failureThreshold", 3)))
 
     def _first(self, probe: Mapping[str, Any]) -> float:

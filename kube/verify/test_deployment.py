@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from kube.verify.conftest import Cluster
+from kube.verify.conftest import Cluster, plain
 from kube.verify.containers import IMAGE, Pod, podman
 from kube.verify.load import Load
 from tests.waiting import wait_until
@@ -32,17 +32,18 @@ class Deployed:
 @pytest.fixture(scope="module", params=["as it is", "as its users had it"])
 def deployed(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Deployed]:
     """init has run, 100,000 messages wait in Kafka, then both Deployments begin at once."""
-    plain = request.param != "as it is"
-    job = cluster.pod("Job", "init-job", plain=plain)
+    shape = plain if request.param == "as its users had it" else lambda spec: spec
+    specs = {name: shape(found["spec"]) for (_, name), found in cluster.alone.items() if "template" in found["spec"]}
+    job = cluster.pod(specs["init-job"], "init-job")
     code, said = job.run()
     assert code == 0, said
     print(f"\n\n04-backend.yaml {request.param}\ninit: done after {job.ended_after:.1f} s, {job.memory()}")
     assert 0 < job.peak_mib < job.limit_mib
     waiting = events(_WAITING)
     cluster.world.produce(list(waiting.values()))
-    port = cluster.one("Service", "backend")["spec"]["ports"][0]["nodePort"]
-    backend = cluster.pod("Deployment", "backend", node_port=port, plain=plain)
-    consumer = cluster.pod("Deployment", "consumer", plain=plain)
+    port = cluster.alone["Service", "backend"]["spec"]["ports"][0]["nodePort"]
+    backend = cluster.pod(specs["backend"], "backend", port)
+    consumer = cluster.pod(specs["consumer"], "consumer")
     backend.start()
     consumer.start()
     yield Deployed(backend, consumer, cluster.world, set(waiting))

@@ -14,9 +14,10 @@ def test_a_rollout_refuses_nobody_and_stores_everything_once(cluster: Cluster) -
     world = cluster.world
     world.init()
     before = world.ids()
-    backends, consumer = [cluster.pod("Deployment", "backend", "-old")], cluster.pod("Deployment", "consumer", "-old")
+    backend, consumer = (cluster.alone["Deployment", name]["spec"] for name in ("backend", "consumer"))
+    backends, old_consumer = [cluster.pod(backend, "backend-old")], cluster.pod(consumer, "consumer-old")
     backends[0].start()
-    consumer.start()
+    old_consumer.start()
     turns = itertools.count()
 
     def where() -> str:
@@ -26,14 +27,14 @@ def test_a_rollout_refuses_nobody_and_stores_everything_once(cluster: Cluster) -
     wait_until(lambda: backends[0].ready, "the old backend is ready", 60)
     with Load(where, clients=8) as load:
         wait_until(lambda: len(load.accepted) > 100, "requests are answered")
-        new = cluster.pod("Deployment", "backend", "-new")
+        new = cluster.pod(backend, "backend-new")
         new.start()
         wait_until(lambda: new.ready, "the new backend is ready", 60)
         backends.append(new)
         _replace(backends[0])
-        new_consumer = cluster.pod("Deployment", "consumer", "-new")
+        new_consumer = cluster.pod(consumer, "consumer-new")
         new_consumer.start()
-        _replace(consumer)
+        _replace(old_consumer)
         so_far = len(load.accepted)
         wait_until(lambda: len(load.accepted) > so_far + 100, "the new ones go on")
     print(f"\nrollout: {load.summary()}")
@@ -41,6 +42,8 @@ def test_a_rollout_refuses_nobody_and_stores_everything_once(cluster: Cluster) -
     wait_until(lambda: load.accepted <= world.ids(), "all that was accepted is stored", 60)
     assert world.ids() - before == load.accepted
     assert world.sql("SELECT count(*) FROM dead_letter")[0][0] == 0
+    new.remove()
+    new_consumer.remove()
 
 
 def _replace(old: Pod) -> None:
