@@ -33,7 +33,7 @@ _EXIT_CODES = """exit codes:
   1  an unforeseen error; the log has its traceback
   2  a setting or argument is unknown or wrong
   3  a service could not be reached in time
-  4  a service refused our credentials or rights
+  4  a service refused our credentials or rights, or we do not trust its certificate
   5  topics or tables are missing: run init
   6  the local stack cannot run here
 """

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -24,11 +24,21 @@ _NEEDED_BYTES = 1_000_000_000
 class Stack:
     """The servers that `outside` does not name, with data in `directory`. A context manager.
 
-    `variables` are DATABASE_URL, KAFKA_BROKERS and REDIS_URL of all three, ours or outside.
+    `variables` are DATABASE_URL, KAFKA_BROKERS and REDIS_URL of all three, ours or outside. `kafka_properties` come
+    after ours and win, and `kafka_users` are those of SCRAM, as Kafka's storage tool takes them.
     """
 
-    def __init__(self, directory: Path, outside: Mapping[str, str], jar_directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        outside: Mapping[str, str],
+        jar_directory: Path | None = None,
+        kafka_properties: str = "",
+        kafka_users: Sequence[str] = (),
+    ) -> None:
         self.directory = directory.resolve()
+        self._kafka_properties = _KAFKA_PROPERTIES + kafka_properties
+        self._kafka_users = [option for user in kafka_users for option in ("--add-scram", user)]
         self._jars = jar_directory or self.directory / jars.LOCK.stem
         self._outside = outside
         self.variables: dict[str, str] = {}
@@ -84,11 +94,18 @@ class Stack:
         port, controller = free_port(), free_port()
         data = self.directory / "data" / "kafka"
         properties = self.directory / "data" / "kafka.properties"
-        properties.write_text(_KAFKA_PROPERTIES.format(port=port, controller=controller, data=data))
+        properties.write_text(self._kafka_properties.format(port=port, controller=controller, data=data))
         command = [str(java()), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", classes]
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         if not (data / "meta.properties").exists():
-            format_command = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster_id()]
+            format_command = [
+                "kafka.tools.StorageTool",
+                "format",
+                "--standalone",
+                "--cluster-id",
+                cluster_id(),
+                *self._kafka_users,
+            ]
             _once("Kafka", [*command, log_level, *format_command, "--config", str(properties)])
         self._launch("kafka", [*command, log_level, "kafka.Kafka", str(properties)], lambda: _kafka_ready(port))
         return f"127.0.0.1:{port}"

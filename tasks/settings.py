@@ -9,11 +9,15 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from tasks import tls
+from tasks.contradictions import contradictions
 from tasks.errors import ConfigurationError
 
 COMMANDS = ("init", "serve", "consume", "local", "dead-letters", "retention")
 _WITH_KAFKA = ("init", "serve", "consume", "local", "dead-letters")
 _PROCESSING = ("init", "serve", "consume", "local")
+_PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
+_MECHANISMS = ("plain", "scram-sha-256", "scram-sha-512")
 
 
 def _positive(text: str) -> int:
@@ -56,6 +60,10 @@ def _name(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
     return text
+
+
+def _optional_name(text: str) -> str | None:
+    return _name(text) if text else None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -101,7 +109,7 @@ def _optional_url(*schemes: str) -> Callable[[str], str | None]:
 def _setting(default: str, parse: Callable[[str], Any], meaning: str, *commands: str, secret: bool = False) -> Any:
     """Declare one setting. `commands` are those that take it as a flag; none: variable only."""
     metadata = {"default": default, "parse": parse, "meaning": meaning, "commands": commands, "secret": secret}
-    return field(metadata=metadata)
+    return field(metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,19 @@ class Settings:
     )
     kafka_partitions: int = _setting("6", _positive, "partitions of each topic", "init", "local")
     kafka_replication_factor: int = _setting("1", _positive, "replicas of each partition", "init")
+    kafka_security_protocol: str = _setting(
+        "plaintext", _one_of(*_PROTOCOLS), f"how Kafka is talked to: {', '.join(_PROTOCOLS)}", *_WITH_KAFKA
+    )
+    kafka_ssl_ca_file: str | None = _setting(
+        "", tls.ca_file, "who signs Kafka's certificates, as PEM; none: whom the system trusts", *_WITH_KAFKA
+    )
+    kafka_ssl_cert_file: str | None = _setting("", tls.pem_file, "our certificate for Kafka, as PEM", *_WITH_KAFKA)
+    kafka_ssl_key_file: str | None = _setting("", tls.pem_file, "the key of that certificate, as PEM", *_WITH_KAFKA)
+    kafka_sasl_mechanism: str = _setting(
+        "scram-sha-512", _one_of(*_MECHANISMS), f"how we prove who we are: {', '.join(_MECHANISMS)}", *_WITH_KAFKA
+    )
+    kafka_sasl_username: str | None = _setting("", _optional_name, "our user in Kafka", *_WITH_KAFKA)
+    kafka_sasl_password: str | None = _setting("", _optional_name, "the password of that user", secret=True)
     kafka_group_id: str = _setting("backend", _name, "consumer group", "serve", "consume")
     database_url: str = _setting(
         "postgresql://localhost/backend",
@@ -152,6 +173,9 @@ class Settings:
         "Redis that carries tasks; none: consume starts its own",
         "consume",
         secret=True,
+    )
+    redis_ssl_ca_file: str | None = _setting(
+        "", tls.ca_file, "who signs the certificate of rediss://, as PEM; none: whom the system trusts", "consume"
     )
     wait_seconds: int = _setting("60", _positive, "how long init waits for each service", "init")
 
@@ -251,8 +275,11 @@ def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] 
         except ValueError as error:
             shown = "" if setting.metadata["secret"] else f" ({text!r})"
             faults.append(f"{flag(setting.name)} / {setting.name.upper()}{shown}: {_because(error)}")
+    faults = faults or list(contradictions(parsed))
     if faults:
         raise ConfigurationError("; ".join(faults))
+    if parsed["redis_url"] is not None:
+        parsed["redis_url"] = tls.redis_url(parsed["redis_url"], parsed["redis_ssl_ca_file"])
     return Settings(**parsed)
 
 
