@@ -184,7 +184,7 @@ def test_who_runs_for_ever_says_it_waits_and_goes_on(servers: Secured, world: Wo
 
     wait_until(lambda: said(bridge, "kafka", "refused the user or password"), "the bridge says why")
     wait_until(lambda: said(worker, "redis", EXPIRED), "a worker says why")
-    admin = AdminClient({"bootstrap.servers": servers.stack.variables["KAFKA_BROKERS"]})
+    admin = AdminClient({"bootstrap.servers": servers.stack.variables["KAFKA_BROKERS"], "log_level": 0})
     credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
     change = UserScramCredentialUpsertion(world.topic, credential, WRONG.encode())
     admin.alter_user_scram_credentials([change])[world.topic].result(30)
