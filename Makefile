@@ -1,7 +1,7 @@
 # Everything a person does with this project. `make` alone explains itself.
 PYTHON ?= python3
 BIN := .venv/bin
-TALK_TO_KAFKA := bridge dead_letters init operations publisher
+TALK_TO_KAFKA := bridge dead_letters init operations publisher tls
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
@@ -22,8 +22,8 @@ install: .venv/installed ## make .venv and install what is pinned
 run: install ## run everything here: Kafka, PostgreSQL, Valkey, API, bridge, workers (Ctrl-C ends it)
 	@LOCAL_STARTED=$(STARTED) exec $(BIN)/python -m bootstrap local
 
-test: install ## all tests: unit, integration and scenarios, on real servers
-	@$(BIN)/python -m pytest
+test: install ## all tests: unit, integration and scenarios, on real servers; two at a time, as most of them wait
+	@$(BIN)/python -m pytest -n $(or $(TESTERS),2) --dist worksteal
 
 check: install ## what needs no server: lint, types, imports, unit tests
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }

@@ -9,7 +9,8 @@ from flask import current_app, g, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
 from api.problems import Problem
-from tasks.settings import ApiKey, Settings
+from tasks.parsing import ApiKey
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

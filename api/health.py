@@ -6,6 +6,7 @@ from flask_openapi3 import APIBlueprint, Tag
 
 from api.answers import json_answer, publisher
 from tasks import bridges, store
+from tasks.database import TRANSIENT, explain
 
 blueprint = APIBlueprint(
     "health", __name__, url_prefix="/health", abp_tags=[Tag(name="Health", description="For probes and people")]
@@ -21,7 +22,7 @@ def live() -> Response:
 @blueprint.get("/ready", responses={200: {"description": "messages are accepted", "content": {"application/json": {}}}})
 def ready() -> Response:
     """Each service with what is wrong, and the bridges; 503 while messages cannot be accepted."""
-    kafka = None if publisher().reachable() else "no broker answers"
+    kafka = publisher().wrong()
     postgresql = _postgresql()
     services = {"kafka": kafka, "postgresql": postgresql}
     told = bridges.reports() if postgresql is None else []
@@ -38,6 +39,8 @@ def _postgresql() -> str | None:
         store.ping()
     except peewee.ProgrammingError:
         return "the tables are missing: run init"
+    except TRANSIENT as error:
+        return str(explain(error))
     except peewee.DatabaseError as error:
         return str(error).strip().splitlines()[0]
     return None

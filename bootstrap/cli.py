@@ -2,9 +2,10 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from bootstrap.actions import ACTIONS
 from tasks import settings, telemetry
@@ -28,12 +29,13 @@ _EXAMPLES = {
     "dead-letters": "python -m bootstrap dead-letters list --reason id_conflict",
     "retention": "python -m bootstrap retention --retention-days 90 --dead-letter-retention-days 30 --dry-run",
 }
+_LASTING = ("serve", "consume")
 _EXIT_CODES = """exit codes:
   0  done
   1  an unforeseen error; the log has its traceback
   2  a setting or argument is unknown or wrong
   3  a service could not be reached in time
-  4  a service refused our credentials or rights
+  4  a service refused our credentials or rights, or we do not trust its certificate
   5  topics or tables are missing: run init
   6  the local stack cannot run here
 """
@@ -67,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     taken = {row.name for row in settings.table()}
     options: dict[str, Any] = {name: value for name, value in given.items() if name not in taken}
     flags = {name: value for name, value in given.items() if name in taken and value is not None}
+    if command in _LASTING and any(row.secret for row in settings.table() if row.name in flags):
+        _begin_anew([command, *(["--only", options["only"]] if options.get("only") else [])], flags)
     try:
         loaded = settings.load(flags)
         _run(command, loaded, flags, options)
@@ -77,6 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         telemetry.emit("process.failed", error, reason=f"{type(error).__name__}: {error}")
         return EXIT_FAILED
     return EXIT_OK
+
+
+def _begin_anew(arguments: list[str], flags: dict[str, str]) -> NoReturn:
+    """Become the same command with its flags as variables: a flag shows in `ps` for as long as its process runs."""
+    command = [sys.executable, "-m", "bootstrap", *arguments]
+    os.execve(sys.executable, command, settings.child_environment(flags))
 
 
 def _run(command: str, loaded: Settings, flags: dict[str, str], options: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from bridge import topics
 from tasks import database, schema, telemetry
-from tasks.errors import NotReady, Unavailable
+from tasks.errors import AccessDenied, NotReady, Unavailable
 from tasks.settings import Settings
 
 T = TypeVar("T")
@@ -56,13 +56,13 @@ def _tables(index: bool, check: bool) -> tuple[list[schema.Migration], bool, boo
 
 
 def _wait(service: str, deadline: float, attempt: Callable[[], T]) -> T:
-    """Repeat `attempt` until it raises Unavailable no more, or the deadline passes."""
+    """Repeat `attempt` until it raises Unavailable no more, or the deadline passes; at once what does not pass."""
     while True:
         try:
             return attempt()
         except Unavailable as error:
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or isinstance(error, AccessDenied):
                 raise
             telemetry.emit("init.waiting", service=service, reason=str(error), seconds_left=round(left))
             time.sleep(min(_RETRY_SECONDS, left))

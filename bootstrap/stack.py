@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ class Stack:
 
     `variables` are DATABASE_URL, KAFKA_BROKERS and REDIS_URL of all three, ours or outside. They listen on `address`,
     to which others than this machine may have a way; on `ports` (of kafka, postgresql, valkey), or on free ones.
+    `kafka_properties` come after ours and win; `kafka_users` are those of SCRAM, as Kafka's storage tool takes them.
     """
 
     def __init__(
@@ -36,9 +37,13 @@ class Stack:
         jar_directory: Path | None = None,
         address: str = LOOPBACK,
         ports: Mapping[str, int] | None = None,
+        kafka_properties: str = "",
+        kafka_users: Sequence[str] = (),
     ) -> None:
         self.directory = directory.resolve()
         self._address, self._ports = address, ports or {}
+        self._kafka_properties = _KAFKA_PROPERTIES + kafka_properties
+        self._kafka_users = [option for user in kafka_users for option in ("--add-scram", user)]
         self._jars = jar_directory or self.directory / jars.LOCK.stem
         self._outside = outside
         self.variables: dict[str, str] = {}
@@ -94,14 +99,13 @@ class Stack:
         port, controller = self._port("kafka"), free_port()
         data = self.directory / "data" / "kafka"
         properties = self.directory / "data" / "kafka.properties"
-        properties.write_text(
-            _KAFKA_PROPERTIES.format(address=self._address, port=port, controller=controller, data=data)
-        )
+        places = {"address": self._address, "port": port, "controller": controller, "data": data}
+        properties.write_text(self._kafka_properties.format(**places))
         command = [str(java()), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", classes]
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         if not (data / "meta.properties").exists():
-            format_command = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster_id()]
-            _once("Kafka", [*command, log_level, *format_command, "--config", str(properties)])
+            form = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster_id()]
+            _once("Kafka", [*command, log_level, *form, *self._kafka_users, "--config", str(properties)])
         self._launch(
             "kafka", [*command, log_level, "kafka.Kafka", str(properties)], lambda: _kafka_ready(self._address, port)
         )

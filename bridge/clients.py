@@ -16,6 +16,8 @@ from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from bridge.admission import check
+from tasks import tls
 from tasks.errors import Unavailable
 from tasks.settings import Settings
 
@@ -32,7 +34,7 @@ _READ_COMMITTED = {} if _IS_NG else {"isolation_level": "read_committed"}
 def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
     """A member of the consumer group, subscribed to all topics; commits nothing by itself.
 
-    Raises Unavailable when no broker answers.
+    Raises Unavailable when no broker answers, AccessDenied when none lets us in or can be trusted.
     """
     if _IS_NG:
         memory_records.DefaultRecordBatch = _BatchWithoutMarkers
@@ -54,7 +56,7 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
 
 
 def new_asker(settings: Settings) -> KafkaConsumer:
-    """A consumer of no group that reads nothing and only asks where partitions end. Raises Unavailable."""
+    """A consumer of no group that reads nothing and only asks where partitions end. Raises the same."""
     return _made(KafkaConsumer, settings, enable_auto_commit=False, request_timeout_ms=15_000)
 
 
@@ -97,7 +99,7 @@ class Sticky(DefaultPartitioner):  # type: ignore[misc]
 
 
 def new_producer(settings: Settings) -> KafkaProducer:
-    """A producer whose records are acknowledged by all in-sync replicas, in order. Raises Unavailable."""
+    """A producer whose records are acknowledged by all in-sync replicas, in order. Raises the same."""
     timeout_ms = settings.publish_timeout_seconds * 1000
     return _made(
         KafkaProducer,
@@ -114,8 +116,22 @@ def new_producer(settings: Settings) -> KafkaProducer:
 
 
 def new_admin(settings: Settings) -> KafkaAdminClient:
-    """A client that reads and changes topics. Raises Unavailable."""
+    """A client that reads and changes topics. Raises the same."""
     return _made(KafkaAdminClient, settings, request_timeout_ms=15_000)
+
+
+def security(settings: Settings) -> dict[str, Any]:
+    """The options of every client by which it trusts the brokers, and they trust us."""
+    options: dict[str, Any] = {"security_protocol": settings.kafka_security_protocol.upper()}
+    if settings.kafka_security_protocol.endswith("ssl"):
+        options["ssl_context"] = tls.context(
+            settings.kafka_ssl_ca_file, settings.kafka_ssl_cert_file, settings.kafka_ssl_key_file
+        )
+    if settings.kafka_security_protocol.startswith("sasl"):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism.upper()
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = settings.kafka_sasl_password
+    return options
 
 
 def offsets(positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
@@ -142,8 +158,9 @@ def _made(kind: Callable[..., Any], settings: Settings, **options: Any) -> Any:
     supported = getattr(kind, "DEFAULT_CONFIG", {})
     if "bootstrap_timeout_ms" in supported:  # kafka-python 3 waits for a broker, 2.2 does not
         options["bootstrap_timeout_ms"] = _FIRST_ANSWER_MS
+    check(settings)
     try:
-        return kind(bootstrap_servers=list(brokers), client_id="backend", **options)
+        return kind(bootstrap_servers=list(brokers), client_id="backend", **security(settings), **options)
     except KafkaError as error:
         raise Unavailable(f"Kafka does not answer at {', '.join(brokers)} ({_SETTING}): {error}") from error
     except ValueError as error:  # an address that is none

@@ -185,7 +185,7 @@ class Handover:
         self._retry_at = now + 0.5
         if self.available:
             self.available = False
-            telemetry.emit("service.unavailable", service="redis", reason=str(error))
+            telemetry.emit("service.unavailable", service="redis", reason=claims.explain(error))
 
     def _back(self) -> None:
         if not self.available:

@@ -49,8 +49,8 @@ class Publisher(Protocol):
         """
         ...
 
-    def reachable(self) -> bool:
-        """Whether Kafka answers now."""
+    def wrong(self) -> str | None:
+        """Why Kafka cannot be used now; None when it can."""
         ...
 
 
@@ -86,13 +86,13 @@ class KafkaPublisher:
         sent.add_both(lambda _: self._release(size))
         return lambda: self._kept(sent)
 
-    def reachable(self) -> bool:
-        """Whether a broker answers now."""
+    def wrong(self) -> str | None:
+        """Why no broker can be used now; None when one can."""
         try:
             new_admin(self._settings).close()
-        except Unavailable:
-            return False
-        return True
+        except Unavailable as error:
+            return str(error)
+        return None
 
     def close(self) -> None:
         """Send what is queued and end the producer."""

@@ -17,7 +17,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
 from tasks import database, observing, telemetry
-from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk
+from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk, explain
 from tasks.errors import ConfigurationError
 from tasks.persist import NAME, Persist
 from tasks.settings import Settings, flag
@@ -101,7 +101,7 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
         """Try until Redis answers, at most a second apart."""
 
         def away(error: Exception, seconds: float) -> None:
-            telemetry.emit("service.unavailable", service="redis", reason=str(error))
+            telemetry.emit("service.unavailable", service="redis", reason=explain(error))
 
         self.first_connection_attempt = False
         return conn.ensure_connection(
@@ -116,7 +116,7 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Redis answers, and refuses; Celery would ask again at once, and log each time."""
-        telemetry.emit("service.unavailable", service="redis", reason=str(exc))
+        telemetry.emit("service.unavailable", service="redis", reason=explain(exc))
         time.sleep(_ASK_AGAIN_SECONDS)
 
 

@@ -14,12 +14,14 @@ import msgpack
 import orjson
 import redis
 
+from tasks import tls
 from tasks.envelope import Record
 
 EXPIRY_SECONDS = 3600  # of everything we leave in Redis, so that a bridge that dies leaves nothing behind
 BEAT_SECONDS = 1.0  # between two signs of life of a worker
 _BEAT_EXPIRY_SECONDS = 5  # without one for so long, what it has is handed over again
 _SOCKET_TIMEOUT_SECONDS = 5.0
+_REFUSALS = ("invalid username-password", "WRONGPASS", "NOAUTH", "Authentication required", "NOPERM")
 _carried = attrgetter("offset", "timestamp", "key", "value", "headers")
 
 Outcome = Literal["stored", "failed", "killed"]
@@ -105,6 +107,17 @@ def halves(claim: Claim, packed: bytes) -> tuple[list[Record], list[Record]]:
     records = unpack(claim, packed)
     middle = len(records) // 2
     return records[:middle], records[middle:]
+
+
+def explain(error: Exception) -> str:
+    """What redis-py or kombu said, in a sentence that names the setting where ours is to blame."""
+    reason = tls.distrust(error)
+    if reason is not None:
+        return f"the certificate of Redis is not trusted (REDIS_SSL_CA_FILE): {reason}"
+    said = str(error)
+    if any(sign in said for sign in _REFUSALS):
+        return f"Redis refused the user or password of --redis-url / REDIS_URL: {said}"
+    return said
 
 
 class ClaimDesk:

@@ -9,12 +9,15 @@ from uuid import UUID
 import peewee
 import psycopg2
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase
+from psycopg2.extensions import parse_dsn
 from psycopg2.extras import register_default_jsonb
 
-from tasks import traces
+from tasks import tls, traces
 from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
 _STALE_SECONDS = 300
+_PORT = 5432
+_SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"  # PostgreSQL manual, "Message Formats": SSLRequest
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
 _FETCHED_FIRST, _FETCHED_AT_ONCE = 5, 20  # few enough that memory holds them, should each be as large as can be
 _LARGE_ROW = 50_000  # bytes
@@ -132,6 +135,21 @@ def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[lis
     return rows, True
 
 
+def _distrust() -> str | None:
+    """Why PostgreSQL's certificate is not trusted, which libpq does not say; None when that is not found out."""
+    try:
+        place = parse_dsn(database.database or "")
+        authorities = place.get("sslrootcert")
+        if authorities in (None, "system"):
+            return None
+        trusted = tls.context(authorities)
+        trusted.check_hostname = False  # libpq says itself when that is it
+        tls.connect(place["host"], int(place.get("port", _PORT)), trusted, _SSL_REQUEST).close()
+    except (OSError, LookupError, ValueError, psycopg2.Error) as error:
+        return tls.distrust(error)
+    return None
+
+
 def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:
     """Our error for a failed connection: what PostgreSQL said, and the setting to look at."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -141,10 +159,17 @@ def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError
     setting = "--database-url / DATABASE_URL"
     if "authentication failed" in text or "no pg_hba.conf entry" in text or "no password supplied" in text:
         return AccessDenied(f"PostgreSQL refused the user or password of {setting}: {said}")
+    if "certificate file" in text or "private key file" in text:
+        return ConfigurationError(f"a file named in {setting} cannot be used: {lines[0]}")
     if "role" in text and "does not exist" in text:
         return AccessDenied(f"PostgreSQL does not know the user of {setting}: {said}")
     if "database" in text and "does not exist" in text:
         return AccessDenied(f"PostgreSQL has no such database; create it or change {setting}: {said}")
+    if "certificate verify failed" in text or "does not match host name" in text:
+        why = _distrust() or said
+        return AccessDenied(f"the certificate of PostgreSQL is not trusted (sslrootcert in {setting}): {why}")
+    if "server does not support SSL" in text:
+        return AccessDenied(f"PostgreSQL speaks no TLS, and sslmode in {setting} asks for it")
     if "invalid" in text and "dsn" in text.lower():
         return ConfigurationError(f"{setting} is no PostgreSQL address")
     return Unavailable(f"PostgreSQL does not answer ({setting}): {lines[0] if lines else said}")

@@ -3,7 +3,7 @@
     BackendError
     |-- ConfigurationError     stop: the operator must change a setting                 exit 2
     |-- Unavailable            wait and try again: a service is away                    exit 3
-    |-- AccessDenied           stop: the service answered, and refused us               exit 4
+    |   `-- AccessDenied       it refused us, or we do not trust it: a command stops    exit 4
     |-- NotReady               stop: run `init` first                                   exit 5
     |-- LocalStackError        stop: this machine cannot run the local stack            exit 6
     `-- BadRecord              dead-letter this record; its neighbours go on
@@ -33,8 +33,12 @@ class Unavailable(BackendError):
     exit_code = 3
 
 
-class AccessDenied(BackendError):
-    """Raised when a service refuses our credentials or our right to do something."""
+class AccessDenied(Unavailable):
+    """Raised when a service refuses our credentials or our right to do something, or when we do not trust it.
+
+    It does not pass by itself: what runs to an end stops at once. What runs for ever waits as for an outage,
+    because passwords and certificates are changed without it.
+    """
 
     exit_code = 4
 

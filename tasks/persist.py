@@ -19,9 +19,9 @@ from kombu.asynchronous import get_event_loop
 
 from tasks import claims, envelope, metrics, store, telemetry, traces
 from tasks.claims import Claim, ClaimDesk, Outcome, Result
-from tasks.database import database
+from tasks.database import TRANSIENT, database, explain
 from tasks.envelope import Message, Record
-from tasks.errors import BadRecord
+from tasks.errors import AccessDenied, BadRecord
 from tasks.store import Dead
 
 NAME = "tasks.persist"
@@ -110,7 +110,11 @@ class Persist(Task):  # type: ignore[misc]
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo) -> None:
         """Called in the worker process when `run` raised: the bridge decides when to try again."""
         claim = Claim.of(args[0])
-        reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
+        explained = explain(exc) if isinstance(exc, TRANSIENT) else None
+        if isinstance(explained, AccessDenied):
+            reason = str(explained)
+        else:
+            reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
         telemetry.emit("batch.failed", **claim.place(), reason=reason)
         outcome: Outcome = "failed" if isinstance(exc, _PASSING) else "killed"
         self._report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
@@ -125,7 +129,7 @@ class Persist(Task):  # type: ignore[misc]
                 return
             except redis.RedisError as error:
                 if not said:
-                    telemetry.emit("service.unavailable", service="redis", reason=str(error))
+                    telemetry.emit("service.unavailable", service="redis", reason=claims.explain(error))
                 said = True
                 time.sleep(_REPORT_AGAIN_SECONDS)
 
@@ -137,7 +141,7 @@ class Persist(Task):  # type: ignore[misc]
             self.desk.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
         except redis.RedisError as error:
             # The bridge hands a batch over again when its deadline is over; this process must go on.
-            telemetry.emit("service.unavailable", service="redis", reason=str(error))
+            telemetry.emit("service.unavailable", service="redis", reason=claims.explain(error))
 
     def report_timeout(self, args: Sequence[Any], seconds: float) -> None:
         """Tell the bridge that this batch took too long. If PostgreSQL was what took it, no record is to blame."""

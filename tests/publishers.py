@@ -27,5 +27,5 @@ class MemoryPublisher:
             self.records.append(Record(topic, 0, offset, 0, key, value, headers))
         return Place(topic, 0, offset)
 
-    def reachable(self) -> bool:
-        return self.failure is None
+    def wrong(self) -> str | None:
+        return None if self.failure is None else str(self.failure)

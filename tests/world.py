@@ -83,6 +83,7 @@ class World:
         self.topic = self.topics[0]
         self.stack = stack
         server = stack.variables["DATABASE_URL"].rsplit("/", 1)[0]
+        self._database = name
         _execute(f"{server}/backend", f"CREATE DATABASE {name}")
         self.port = free_port()
         self.programs: list[Program] = []
@@ -200,12 +201,15 @@ class World:
     def admin(self, statement: str) -> None:
         """SQL on the server's own database, about this world's."""
         server = self.variables["DATABASE_URL"].rsplit("/", 1)[0]
-        _execute(f"{server}/postgres", statement.format(database=self.topic))
+        _execute(f"{server}/postgres", statement.format(database=self._database))
 
     def close(self) -> None:
         """End what the test left running, at once: that it also ends in order is for the tests that stop it."""
         for program in self.programs:
             program.end()
+        # After a crash PostgreSQL reads every file of every database; a suite makes two hundred of them.
+        with contextlib.suppress(psycopg2.OperationalError):
+            self.admin("DROP DATABASE {database} WITH (FORCE)")
 
     def show_logs(self) -> None:
         """Print the last lines of all programs."""

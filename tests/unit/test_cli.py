@@ -80,7 +80,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_exit_code_is_documented_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     run("--help")
     documented = set(re.findall(r"^  (\d)  ", capsys.readouterr().out, re.MULTILINE))
-    kinds: list[type[errors.BackendError]] = [errors.BackendError]
-    kinds += [kind for kind in errors.BackendError.__subclasses__() if kind.__module__ == errors.__name__]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BackendError)]
     assert documented == {str(kind.exit_code) for kind in kinds} | {str(errors.EXIT_OK)}
     assert all(kind.__name__ in (errors.__doc__ or "") for kind in kinds)

@@ -8,7 +8,8 @@ from tasks.errors import AccessDenied, BackendError, ConfigurationError, Unavail
 
 
 def test_exit_codes_are_distinct_except_for_the_base() -> None:
-    kinds = [kind for kind in BackendError.__subclasses__() if kind.__module__ == errors.__name__]
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BackendError)}
+    kinds.remove(BackendError)
     stopping = [kind.exit_code for kind in kinds if kind is not errors.BadRecord]
     assert len(set(stopping)) == len(stopping)
     assert all(kind.__doc__ and kind.__doc__.startswith("Raised when") for kind in kinds)
@@ -24,6 +25,12 @@ def test_exit_codes_are_distinct_except_for_the_base() -> None:
         ('FATAL:  database "x" does not exist', AccessDenied),
         ('FATAL:  role "x" does not exist', AccessDenied),
         ("FATAL:  the database system is starting up", Unavailable),
+        ("SSL error: certificate verify failed", AccessDenied),
+        ('server certificate for "a" does not match host name "db"', AccessDenied),
+        ("server does not support SSL, but SSL was required", AccessDenied),
+        ('root certificate file "/database/ca.crt" does not exist', ConfigurationError),
+        ('could not load private key file "/nowhere": No such file', ConfigurationError),
+        ("SSL connection has been closed unexpectedly", Unavailable),
         ('invalid dsn: missing "=" after "x"', ConfigurationError),
     ],
 )

@@ -1,9 +1,16 @@
 """Settings: flag over variable over default, all faults at once, secrets never repeated."""
 
+import ssl
+
+import certifi
+import kombu.utils.url
 import pytest
+from redis.connection import parse_url
 
 from tasks import settings
 from tasks.errors import ConfigurationError
+
+AUTHORITIES = certifi.where()
 
 
 def test_defaults_need_no_environment() -> None:
@@ -35,9 +42,54 @@ def test_a_secret_is_never_repeated() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "KAFKA_SASL_PASSWORD": "hunter2"}, "KAFKA_SASL_USERNAME must be set"),
+        ({"KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "KAFKA_SASL_USERNAME": "me"}, "KAFKA_SASL_PASSWORD must be set"),
+        ({"KAFKA_SASL_PASSWORD": "hunter2"}, "KAFKA_SASL_PASSWORD is not for KAFKA_SECURITY_PROTOCOL plaintext"),
+        ({"KAFKA_SSL_CA_FILE": AUTHORITIES}, "KAFKA_SSL_CA_FILE is not for KAFKA_SECURITY_PROTOCOL plaintext"),
+        ({"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SSL_CERT_FILE": __file__}, "KAFKA_SSL_KEY_FILE go together"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SSL_CERT_FILE": __file__, "KAFKA_SSL_KEY_FILE": __file__},
+            "must be a certificate and its key as PEM",
+        ),
+        ({"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SSL_CA_FILE": __file__}, "holds no certificate"),
+        ({"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SSL_CA_FILE": "/nowhere"}, "KAFKA_SSL_CA_FILE ('/nowhere'): is no"),
+        ({"REDIS_URL": "redis://:hunter2@redis", "REDIS_SSL_CA_FILE": AUTHORITIES}, "begins with rediss://"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(given: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load({}, given)
+    assert named in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_show_no_secret() -> None:
+    given = {"KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "hunter2"}
+    loaded = settings.load(
+        {}, {**given, "DATABASE_URL": "postgresql://me:hunter2@db/x", "REDIS_URL": "redis://:hunter2@r"}
+    )
+    assert "hunter2" not in repr(loaded)
+    assert "KAFKA_SASL_PASSWORD" not in {row.name.upper() for row in settings.table() if row.commands}
+
+
+def test_redis_over_tls_is_verified_by_redis_py_and_by_kombu() -> None:
+    loaded = settings.load({}, {"REDIS_URL": "rediss://:p%2Fw@r:1/2", "REDIS_SSL_CA_FILE": AUTHORITIES})
+    assert loaded.redis_url is not None
+    assert parse_url(loaded.redis_url)["ssl_ca_certs"] == AUTHORITIES
+    assert kombu.utils.url.parse_url(loaded.redis_url)["ssl"]["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+    assert parse_url(loaded.redis_url)["password"] == "p/w"
+    own = settings.load({}, {"REDIS_URL": "rediss://r?ssl_ca_certs=/own", "REDIS_SSL_CA_FILE": AUTHORITIES}).redis_url
+    assert own is not None and parse_url(own)["ssl_ca_certs"] == "/own"
+
+
 @pytest.mark.parametrize("setting", [row.name for row in settings.table()])
 def test_nonsense_is_refused_for_every_setting_that_is_not_free_text(setting: str) -> None:
     free = {"kafka_brokers", "kafka_topics", "cors_origins", "kafka_group_id", "address", "local_dir"}
+    free |= {"kafka_sasl_username", "kafka_sasl_password"}
     text = " " if setting in free - {"cors_origins"} else "nonsense"
     if setting == "cors_origins":
         assert settings.load({setting: text}, {}).cors_origins == ("nonsense",)

@@ -1,0 +1,132 @@
+"""How the text of a setting becomes a value. Each raises ValueError with what is wanted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from tasks.cores import cores
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def workers(text: str) -> int:
+    """A number of processes; auto: one for each core this process may use."""
+    return cores() if text == "auto" else positive(text)
+
+
+def percent(text: str) -> int:
+    """A whole number from 0 to 100."""
+    number = int(text)
+    if not 0 <= number <= 100:
+        raise ValueError("must be between 0 and 100")
+    return number
+
+
+def days(text: str) -> int:
+    """A number of days, 100 years at most."""
+    number = int(text)
+    if not 0 <= number <= 36500:
+        raise ValueError("must be between 0 and 36500")
+    return number
+
+
+def port(text: str) -> int:
+    """A port."""
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise ValueError("must be between 1 and 65535")
+    return number
+
+
+def port_or_none(text: str) -> int:
+    """A port; 0: none."""
+    return 0 if text == "0" else port(text)
+
+
+def name(text: str) -> str:
+    """Text that is not blank."""
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def optional_name(text: str) -> str | None:
+    """Text that is not blank, or nothing."""
+    return name(text) if text else None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names, comma separated, at least one."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise ValueError("must name at least one")
+    return names
+
+
+def optional_names(text: str) -> tuple[str, ...]:
+    """Names, comma separated, or none."""
+    return names(text) if text.strip() else ()
+
+
+def optional_directory(text: str) -> str | None:
+    """An absolute path, or nothing."""
+    if text and not text.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return text or None
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of `choices`, in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """A URL with one of `schemes`."""
+
+    def parse(text: str) -> str:
+        if urlsplit(text).scheme not in schemes:
+            raise ValueError(f"must begin with {' or '.join(f'{s}://' for s in schemes)}")
+        return text
+
+    return parse
+
+
+def optional_url(*schemes: str) -> Callable[[str], str | None]:
+    """A URL with one of `schemes`, or nothing."""
+    parse = url(*schemes)
+    return lambda text: parse(text) if text else None
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key and what it allows: read, write, operate."""
+
+    scopes: frozenset[str]
+    secret: str = field(repr=False)
+
+
+_SCOPES = frozenset({"read", "write", "operate"})
+
+
+def api_keys(text: str) -> tuple[ApiKey, ...]:
+    """API keys with their scopes."""
+    keys = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        scopes, colon, secret = part.partition(":")
+        named = frozenset(scopes.split("+"))
+        if not colon or len(secret) < 8 or not named <= _SCOPES:
+            raise ValueError("must be SCOPES:KEY, ... with scopes as in read+write+operate, and 8 characters a key")
+        keys.append(ApiKey(named, secret))
+    return tuple(keys)
