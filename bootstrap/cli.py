@@ -42,6 +42,10 @@ _EXIT_CODES = """exit codes:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation that is one today may stand for two flags tomorrow.
+        super().__init__(**options, allow_abbrev=False)
+
     def error(self, message: str) -> None:  # type: ignore[override]
         print(f"{self.prog}: {message}", file=sys.stderr)
         sys.exit(2)

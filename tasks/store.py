@@ -18,7 +18,7 @@ from tasks.models import DeadLetter
 from tasks.models import Message as MessageRow
 
 _COLUMNS = ", ".join(copying.COLUMNS)
-_STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+_STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DROP"
 _MOVE_STAGED = f"INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ON CONFLICT (id) DO NOTHING"
 # A record read twice has the payload it had; another payload under the same id is another message.
 _CONFLICTS = (

@@ -59,6 +59,7 @@ def test_every_example_of_dead_letters_is_accepted() -> None:
         (["dead-letters", "discard", "--all"], "--note"),
         (["dead-letters", "discard", "--all", "--note", " "], "--note"),
         (["dead-letters", "redrive", "--everything"], "--everything"),
+        (["init", "--kafka-part", "3"], "--kafka-part"),
         (["retention", "--retention-days", "-1"], "RETENTION_DAYS"),
         (["retention", "--dead-letter-retention-days", "soon"], "DEAD_LETTER_RETENTION_DAYS"),
     ],

@@ -29,9 +29,6 @@ from tests.manifests import (
 from tests.world import ROOT
 
 NAMES = {row.name for row in settings.table()}
-# Settings for TLS and SASL that kube/external has and a branch beside this one brings.
-NAMES |= {f"kafka_{name}" for name in ("security_protocol", "sasl_mechanism", "sasl_username", "sasl_password")}
-NAMES |= {"kafka_ssl_ca_file", "redis_ssl_ca_file"}
 LARGE = {"requests": {"memory": "256Mi", "cpu": "100m"}, "limits": {"memory": "512Mi", "cpu": "200m"}}
 SMALL = {"requests": {"memory": "128Mi", "cpu": "100m"}, "limits": {"memory": "256Mi", "cpu": "200m"}}
 LIVENESS = ["sh", "-c", "ps aux | grep '[c]onsume'"]
