@@ -62,7 +62,14 @@ def _forget_gauges(directory: Path, number: int) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Take the space at once: on a full disk, a write to a mapped file that has none would kill the process."""
-    with path.open("ab") as file:
+    """Take the space at once: on a full disk, a write to a mapped file that has none would kill the process.
+
+    The file appears with its space: who reads it at that moment, for a scrape, finds no empty one.
+    """
+    growing = path if path.exists() else path.with_suffix(".new")
+    with growing.open("ab") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, _BYTES)
+        else:
+            file.truncate(max(_BYTES, file.tell()))
+    growing.rename(path)

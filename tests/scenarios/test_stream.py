@@ -38,6 +38,8 @@ class Listener(threading.Thread):
         self.connections = 0
         self.stopping = False
         self.listening = threading.Event()
+        self._session = requests.Session()
+        self._session.trust_env = False  # which pytest changes at the end of a test, when this may still run
 
     def run(self) -> None:
         while not self.stopping:
@@ -46,7 +48,7 @@ class Listener(threading.Thread):
 
     def _listen(self) -> None:
         headers = {} if self._last is None else {"Last-Event-ID": self._last}
-        with requests.get(self._url, self._parameters, headers=headers, stream=True, timeout=20) as answer:
+        with self._session.get(self._url, params=self._parameters, headers=headers, stream=True, timeout=20) as answer:
             assert answer.status_code == 200, answer.text
             self.connections += 1
             left = self._chance.randrange(1, 400) if self._chance else None

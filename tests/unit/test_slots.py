@@ -1,16 +1,21 @@
 """Processes that come and go share a directory: no count is lost, files do not pile up, gauges of the dead go."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tasks import metrics
+import pytest
+
+from tasks import metrics, slots
 from tests.waiting import wait_until
 from tests.world import ROOT
 
 COUNT = """
 import os, sys
-from tasks import metrics
+import pytest
+
+from tasks import metrics, slots
 metrics.join(sys.argv[1], "1")
 metrics.CONSUMED.add(3, "orders")
 metrics.IN_FLIGHT.set(5)
@@ -48,3 +53,18 @@ def test_what_killed_processes_counted_stays_and_their_gauges_go(tmp_path: Path)
     other.communicate()
     assert "backend_in_flight_batches" not in shown(tmp_path)
     assert shown(tmp_path)['backend_records_consumed_total{topic="orders"}'] == 18
+
+
+def test_a_scrape_while_a_process_takes_its_slot_finds_no_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = os.posix_fallocate
+    scrapes = []
+
+    def scrape_first(file: int, offset: int, length: int) -> None:
+        scrapes.append(metrics.exposition(str(tmp_path), ""))
+        reserve(file, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", scrape_first)
+    slots.take(tmp_path)
+    assert len(scrapes) == 3
