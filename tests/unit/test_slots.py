@@ -13,9 +13,7 @@ from tests.world import ROOT
 
 COUNT = """
 import os, sys
-import pytest
-
-from tasks import metrics, slots
+from tasks import metrics
 metrics.join(sys.argv[1], "1")
 metrics.CONSUMED.add(3, "orders")
 metrics.IN_FLIGHT.set(5)
