@@ -62,9 +62,9 @@ class Secured:
     def redis_variables(
         self, kind: str = "good", password: str = PASSWORD, authority: str = "ca.pem"
     ) -> dict[str, str]:
-        """How Redis is reached."""
+        """How Redis is reached; without `authority`, whom the system trusts."""
         url = f"rediss://{USER}:{password}@127.0.0.1:{self.redis[kind]}/0"
-        return {"REDIS_URL": url, "REDIS_SSL_CA_FILE": self.file(authority)}
+        return {"REDIS_URL": url, "REDIS_SSL_CA_FILE": self.file(authority) if authority else ""}
 
     def world(self, kafka: str = "good", **changed: str) -> World:
         """A world of which every service is reached over TLS, with a password; Kafka as `kafka_variables` says."""

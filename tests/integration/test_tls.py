@@ -143,11 +143,12 @@ def test_without_tls_postgresql_says_what_is_wrong(servers: Secured, world: Worl
     ("kind", "changed", "said"),
     [
         ("good", {"authority": OTHER}, f"not trusted (REDIS_SSL_CA_FILE): {UNSIGNED}"),
+        ("good", {"authority": ""}, f"not trusted (REDIS_SSL_CA_FILE): {UNSIGNED}"),
         ("expired", {}, f"not trusted (REDIS_SSL_CA_FILE): {EXPIRED}"),
         ("misnamed", {}, f"not trusted (REDIS_SSL_CA_FILE): {MISNAMED}"),
         ("good", {"password": WRONG}, "Redis refused the user or password of --redis-url / REDIS_URL"),
     ],
-    ids=["authority", "expired", "host", "password"],
+    ids=["authority", "system", "expired", "host", "password"],
 )
 def test_redis_is_refused_by_what_keeps_records_and_by_celery(
     servers: Secured, world: World, kind: str, changed: dict[str, str], said: str
