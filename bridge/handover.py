@@ -18,6 +18,8 @@ from tasks.settings import Settings
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
 _UNTAKEN_SECONDS = 8.0  # a batch no worker took for so long went with a worker that had reserved it
+# The worker's own limit runs from when it took the batch, and has to come first: it knows what took so long.
+_GRACE_SECONDS = _UNTAKEN_SECONDS + 4
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Handover:
         assert settings.redis_url is not None
         self._desk = ClaimDesk(settings.redis_url)
         self._task = app.tasks[persist.NAME]
-        self._deadline_seconds = settings.batch_deadline_seconds
+        self._deadline_seconds = settings.batch_deadline_seconds + _GRACE_SECONDS
         self._reply_to = f"backend:results:{uuid.uuid4()}"
         self._flights: dict[str, Flight] = {}
         self._next_watch = 0.0
@@ -114,8 +116,7 @@ class Handover:
     def bury(self, flight: Flight, reason: str, now: float) -> None:
         """Have the only record of a batch written to dead_letter, undecoded."""
         flight.claim = replace(flight.claim, bury=reason)
-        flight.due = now
-        flight.handed_at = None
+        self.again(flight, reason, now)
 
     def split(self, flight: Flight, now: float, in_order: bool) -> list[Claim]:
         """Replace a batch by its halves, the second to be stored after the first if `in_order`."""
