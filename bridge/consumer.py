@@ -127,10 +127,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             self._paused = True
             self._consumer.pause(*self._consumer.assignment())
             self._batcher.add(self._consumer.poll(timeout_ms=0), now)
-        if self._handover.available:
-            self._take_results(_SHORT_WAIT_SECONDS)
-        else:
-            time.sleep(_SHORT_WAIT_SECONDS)
+        self._take_results(_SHORT_WAIT_SECONDS)
 
     def _hand_over(self) -> None:
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """Hands batches to Celery through Redis, and again until each is stored: Redis may lose everything, any time."""
 
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +94,7 @@ class Handover:
     def results(self, wait_seconds: float, now: float) -> list[Result]:
         """What workers reported; waits up to `wait_seconds` for a first one."""
         if not self.available:
+            time.sleep(wait_seconds)
             return []
         try:
             return self._desk.results(self._reply_to, wait_seconds)
