@@ -176,6 +176,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 message.max.bytes=10485760
+log.cleaner.backoff.ms=1000
 """
 
 

@@ -16,6 +16,7 @@ class Sized(Protocol):
 R = TypeVar("R", bound=Sized)
 P = TypeVar("P", bound=Hashable)
 _size = attrgetter("serialized_value_size")
+_RECORD_BYTES = 500  # of memory that a record takes beside its value: tombstones wait too
 
 
 @dataclass
@@ -92,8 +93,9 @@ class Batcher(Generic[P, R]):
         return waiting.records[0].offset if waiting is not None else None
 
     def size(self) -> int:
-        """Bytes of values that wait and may go."""
-        return sum(self._waiting[partition].size for partition in self._waiting.keys() - self._stopped)
+        """About how many bytes of memory wait and may go."""
+        going = [self._waiting[partition] for partition in self._waiting.keys() - self._stopped]
+        return sum(waiting.size + _RECORD_BYTES * len(waiting.records) for waiting in going)
 
     def __len__(self) -> int:
         return sum(len(waiting.records) for waiting in self._waiting.values())

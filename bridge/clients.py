@@ -36,8 +36,6 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
 
     Raises Unavailable when no broker answers, AccessDenied when none lets us in or can be trusted.
     """
-    if _IS_NG:
-        memory_records.DefaultRecordBatch = _BatchWithoutMarkers
     consumer = _made(
         _ConsumerThatResumes if _IS_NG else KafkaConsumer,
         settings,
@@ -60,11 +58,38 @@ def new_asker(settings: Settings) -> KafkaConsumer:
     return _made(KafkaConsumer, settings, enable_auto_commit=False, request_timeout_ms=15_000)
 
 
-class _BatchWithoutMarkers(DefaultRecordBatch):  # type: ignore[misc]
-    """A batch that hides control records: kafka-python-ng hands the marks that end transactions on as records."""
+class _Batch(DefaultRecordBatch):  # type: ignore[misc]
+    """A batch of records as the client reads it, minus control records, and with names of headers that are no UTF-8.
+
+    kafka-python-ng hands the marks that end transactions on as records. And either client refuses a whole batch
+    for such a name, which Go and C write without a word: the bridge would end, be started anew, and end again.
+    """
+
+    _buffer: bytearray
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(()) if self.is_control_batch else super().__iter__()
+        return iter(()) if _IS_NG and self.is_control_batch else super().__iter__()
+
+    def _read_msg(self) -> Any:
+        try:
+            return super()._read_msg()
+        except UnicodeDecodeError:
+            self._buffer = _Lenient(self._buffer)
+            return super()._read_msg()
+
+
+class _Lenient(bytearray):
+    """Bytes whose parts decode whatever they hold."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        return _Name(found) if isinstance(at, slice) else found
+
+
+class _Name(bytes):
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The text, with a backslash, x and hexadecimal for each byte that is none."""
+        return super().decode(encoding, "backslashreplace")
 
 
 class _ConsumerThatResumes(KafkaConsumer):  # type: ignore[misc]
@@ -154,6 +179,7 @@ def wait_for_brokers(connect: Callable[[], Client], waiting: Callable[[str], boo
 
 
 def _made(kind: Callable[..., Any], settings: Settings, **options: Any) -> Any:
+    memory_records.DefaultRecordBatch = _Batch
     brokers: Sequence[str] = settings.kafka_brokers
     supported = getattr(kind, "DEFAULT_CONFIG", {})
     if "bootstrap_timeout_ms" in supported:  # kafka-python 3 waits for a broker, 2.2 does not

@@ -4,7 +4,9 @@ The loop only carries things from one part to the next. What is decided is decid
 (what travels together), `progress` (what may be committed) and `retries` (what happens to failures).
 """
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Collection
 from types import FrameType
@@ -28,12 +30,14 @@ from bridge.stops import Stops
 from bridge.watchdog import Watchdog
 from tasks import telemetry
 from tasks.claims import Result
+from tasks.errors import EXIT_OK
 from tasks.settings import Settings
 
 _COMMIT_SECONDS = 0.2
 _STATUS_SECONDS = 0.5
 _REVOKE_SECONDS = 5.0  # batches of lost partitions may finish for so long; others wait for us meanwhile
 _DRAIN_SECONDS = 15.0  # within the 25 s a pod has to end
+_END_SECONDS = _DRAIN_SECONDS + 2
 _SHORT_WAIT_SECONDS = 0.05
 _PAUSE_AFTER_SECONDS = 10.0  # not polling is cheap, but Kafka takes partitions from who never polls
 
@@ -123,10 +127,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             self._paused = True
             self._consumer.pause(*self._consumer.assignment())
             self._batcher.add(self._consumer.poll(timeout_ms=0), now)
-        if self._handover.available:
-            self._take_results(_SHORT_WAIT_SECONDS)
-        else:
-            time.sleep(_SHORT_WAIT_SECONDS)
+        self._take_results(_SHORT_WAIT_SECONDS)
 
     def _hand_over(self) -> None:
         now = time.monotonic()
@@ -270,6 +271,10 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+        # Kafka's client waits without end for a broker that is away; what is not committed is read again.
+        end = threading.Timer(_END_SECONDS, os._exit, [EXIT_OK])
+        end.daemon = True
+        end.start()
 
 
 def _names(partitions: Collection[TopicPartition]) -> list[str]:

@@ -1,5 +1,6 @@
 """Hands batches to Celery through Redis, and again until each is stored: Redis may lose everything, any time."""
 
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from tasks.settings import Settings
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
 _UNTAKEN_SECONDS = 8.0  # a batch no worker took for so long went with a worker that had reserved it
+# The worker's own limit runs from when it took the batch, and has to come first: it knows what took so long.
+_GRACE_SECONDS = _UNTAKEN_SECONDS + 4
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Handover:
         assert settings.redis_url is not None
         self._desk = ClaimDesk(settings.redis_url)
         self._task = app.tasks[persist.NAME]
-        self._deadline_seconds = settings.batch_deadline_seconds
+        self._deadline_seconds = settings.batch_deadline_seconds + _GRACE_SECONDS
         self._reply_to = f"backend:results:{uuid.uuid4()}"
         self._flights: dict[str, Flight] = {}
         self._next_watch = 0.0
@@ -91,6 +94,7 @@ class Handover:
     def results(self, wait_seconds: float, now: float) -> list[Result]:
         """What workers reported; waits up to `wait_seconds` for a first one."""
         if not self.available:
+            time.sleep(wait_seconds)
             return []
         try:
             return self._desk.results(self._reply_to, wait_seconds)
@@ -114,8 +118,7 @@ class Handover:
     def bury(self, flight: Flight, reason: str, now: float) -> None:
         """Have the only record of a batch written to dead_letter, undecoded."""
         flight.claim = replace(flight.claim, bury=reason)
-        flight.due = now
-        flight.handed_at = None
+        self.again(flight, reason, now)
 
     def split(self, flight: Flight, now: float, in_order: bool) -> list[Claim]:
         """Replace a batch by its halves, the second to be stored after the first if `in_order`."""

@@ -15,6 +15,8 @@ from tasks.errors import BadRecord
 ID_HEADER = "message-id"  # set by the API when the body has no UUID of its own
 _SOURCE_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a01")  # of ids made from CloudEvents source and id
 _RECORD_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids made from a record's place in Kafka
+# Times that a calendar has in every time zone, milliseconds since 1970: years 1 to 9999, but for a day at each end.
+EARLIEST, LATEST = -62_135_510_400_000, 253_402_214_400_000
 _MAX_NAME_BYTES = 1000  # of a type or key: PostgreSQL cannot index a value over about 2,700 bytes
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -56,8 +58,10 @@ def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None, bod
 
     `unnamed` makes the id of a record that brings none; by default `record_id` does. `body` is what
     `read_body` says of the value, for who has parsed it already.
-    Raises BadRecord: invalid_utf8, not_json, nul, too_long.
+    Raises BadRecord: invalid_utf8, not_json, nul, too_long, bad_timestamp.
     """
+    if not EARLIEST <= record.timestamp <= LATEST:
+        raise BadRecord("bad_timestamp", f"{record.timestamp} ms since 1970 is in none of the years 1 to 9999")
     headers = dict(record.headers) if record.headers else None
     if body is None:
         body = _NO_BODY if record.value is None else read_body(parse(record.value))

@@ -130,7 +130,7 @@ class Settings:
         "120", parsing.positive, "a bridge that does nothing for so long, and knows no reason, ends itself", "consume"
     )
     batch_deadline_seconds: int = _setting(
-        "60", parsing.positive, "a batch without result for so long is handed over again", "consume"
+        "60", parsing.positive, "a batch that a worker has for so long is taken from it", "consume"
     )
     metrics_port: int = _setting(
         "0", parsing.port_or_none, "port on which a consumer pod shows its metrics; 0: none", "consume"

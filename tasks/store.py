@@ -13,7 +13,7 @@ import psycopg2
 
 from tasks import copying, traces
 from tasks.database import REFUSED, database, delete_batches
-from tasks.envelope import Message, Record, record_id
+from tasks.envelope import EARLIEST, LATEST, Message, Record, record_id
 from tasks.models import DeadLetter
 from tasks.models import Message as MessageRow
 
@@ -130,17 +130,21 @@ class _Copy:
 
 def _dead_row(dead: Dead) -> dict[str, Any]:
     record = dead.record
-    headers = [[name, None if raw is None else b64encode(raw).decode()] for name, raw in record.headers]
+    # What is refused here is refused for ever, and its neighbours with it.
+    headers = [
+        [name.replace("\0", "\\x00"), None if raw is None else b64encode(raw).decode()] for name, raw in record.headers
+    ]
+    produced_at = min(max(record.timestamp, EARLIEST), LATEST)
     return {
         "id": uuid.UUID(bytes=record_id(record)),
         "message_id": None if dead.message_id is None else uuid.UUID(bytes=dead.message_id),
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "produced_at": datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        "produced_at": datetime.fromtimestamp(produced_at / 1000, UTC),
         "dead_at": datetime.now(UTC),
         "reason": dead.reason,
-        "detail": dead.detail,
+        "detail": dead.detail.replace("\0", "\\x00"),
         "key": record.key,
         "value": record.value,
         "headers": orjson.dumps(headers).decode() if headers else None,

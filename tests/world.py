@@ -16,7 +16,7 @@ import orjson
 import psutil
 import psycopg2
 import requests
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bootstrap import init
 from bootstrap.stack import Stack, free_port
@@ -191,6 +191,20 @@ class World:
         wanted = set(made)
         assert self.ids() == wanted
         assert self.count() == len(wanted)
+
+    def all_committed(self) -> None:
+        """Wait until the group has committed all of the topic, so that nothing is read again."""
+        group = {"bootstrap.servers": self.variables["KAFKA_BROKERS"], "group.id": self.variables["KAFKA_GROUP_ID"]}
+        consumer = Consumer(group)
+        numbers = range(int(self.variables["KAFKA_PARTITIONS"]))
+        ends = {n: consumer.get_watermark_offsets(TopicPartition(self.topic, n), timeout=10)[1] for n in numbers}
+
+        def committed() -> bool:
+            found = consumer.committed([TopicPartition(self.topic, n) for n in numbers], timeout=10)
+            return all(max(part.offset, 0) == ends[part.partition] for part in found)
+
+        wait_until(committed, f"all is committed, which ends at {ends}", 10)
+        consumer.close()
 
     def stored_within(self, seconds: float, what: str) -> None:
         """Wait until more is stored than now, and print how long that took."""

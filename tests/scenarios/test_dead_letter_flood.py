@@ -27,3 +27,4 @@ def test_a_flood_stops_its_partition_until_it_is_resumed(ready: World) -> None:
     assert ready.run("dead-letters", "resume", "--topic", ready.topic).returncode == 0
     wait_until(lambda: again.lines("partition.released"), "it is released")
     ready.wait_for(2_300)
+    assert ready.ids() == set(good)

@@ -23,3 +23,4 @@ def test_it_loses_its_partitions_and_nothing_else(ready: World) -> None:
     ready.wait_for(_COUNT, 90)
     ready.holds_exactly(made)
     wait_until(lambda: len(frozen.lines("partitions.assigned")) > 1, "the thawed one is a member again", 60)
+    ready.all_committed()

@@ -1,6 +1,7 @@
 """PostgreSQL that answers and refuses (no connections, read-only, full) stops the flow, and loses nothing."""
 
 import os
+import time
 from collections.abc import Callable
 
 import orjson
@@ -61,7 +62,10 @@ def test_an_outage_longer_than_kafka_waits_for_a_poll_loses_nothing(ready: World
     begin, end = REFUSALS["no connections"]
     begin(ready)
     ready.admin(_END_CONNECTIONS)
+    began = time.monotonic()
     wait_until(lambda: pod.lines("partitions.paused"), "the bridge pauses its partitions")
+    wait_until(lambda: time.monotonic() - began > 30, "the outage is over", 40)
     end(ready)
+    ready.stored_within(5, "an outage of 30 s")
     ready.wait_for(_COUNT, 120)
     ready.holds_exactly(made)

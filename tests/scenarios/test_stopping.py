@@ -2,6 +2,8 @@
 
 import time
 
+import psutil
+
 from tests.waiting import wait_until
 from tests.world import World, events
 
@@ -19,3 +21,21 @@ def test_a_stopped_pod_finishes_what_it_holds(ready: World) -> None:
     ready.wait_for(20_000)
     ready.holds_exactly(made)
     assert sum(line["duplicates"] for line in first.lines("batch.stored") + second.lines("batch.stored")) == 0
+
+
+def test_a_broker_that_goes_away_before_the_last_commit_holds_nobody_up(ready: World) -> None:
+    made = events(20_000)
+    ready.produce(list(made.values()))
+    ready.start("consume", "--only", "worker")
+    bridge = ready.consume("--only", "bridge", batch_records="200")
+    wait_until(lambda: ready.count() > 1000, "the load is under way")
+    broker = psutil.Process(ready.stack.servers["kafka"].pid)
+    broker.suspend()
+    try:
+        assert bridge.stop(25) == 0
+    finally:
+        broker.resume()
+    ready.consume("--only", "bridge")
+    ready.wait_for(20_000)
+    ready.holds_exactly(made)
+    ready.all_committed()

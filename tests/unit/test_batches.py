@@ -104,7 +104,7 @@ def test_a_stopped_partition_waits_until_it_may_go_on() -> None:
     made.stop("a")
     assert (list(made.cut(5.0, most=9)), made.due_in(5.0), made.size()) == ([], None, 0)
     made.go_on("a")
-    assert (made.size(), list(made.cut(5.0, most=9))) == (7, [("a", polled(7))])
+    assert (made.size(), list(made.cut(5.0, most=9))) == (507, [("a", polled(7))])
 
 
 def test_the_first_that_waits_is_known_until_it_is_cut() -> None:
@@ -114,3 +114,9 @@ def test_the_first_that_waits_is_known_until_it_is_cut() -> None:
     assert waiting.first("a") == 7
     assert len(list(waiting.cut(LINGER, most=1))) == 1
     assert waiting.first("a") is None
+
+
+def test_tombstones_that_wait_take_memory_too() -> None:
+    made = batcher()
+    made.add({"a": polled(*[-1] * 1000)}, now=0)
+    assert made.size() > 100_000

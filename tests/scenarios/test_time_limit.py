@@ -1,0 +1,29 @@
+"""A record that keeps a worker for ever ends in dead_letter, alone."""
+
+from pathlib import Path
+
+from tests.world import World, events
+
+_ENDLESS = b'{"endless": true}'
+
+# Loaded by Python itself in every process of the pod: a JSON library that hangs on some input, so to speak.
+_FAULT = f"""
+import orjson
+loads = orjson.loads
+def fault(value):
+    while value == {_ENDLESS!r}:
+        pass
+    return loads(value)
+orjson.loads = fault
+"""
+
+
+def test_the_guilty_record_is_buried_and_its_neighbours_are_stored(ready: World, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_FAULT)
+    made = events(1)
+    ready.produce([*made.values(), _ENDLESS], partition=0)
+    ready.consume(pythonpath=str(tmp_path), batch_deadline_seconds="1")
+    ready.wait_for(2)
+    assert ready.ids() == set(made)
+    rows = ready.sql("SELECT value, reason FROM dead_letter")
+    assert [(bytes(value), reason) for value, reason in rows] == [(_ENDLESS, "killed_its_worker")]
