@@ -24,6 +24,7 @@ Client = TypeVar("Client")
 _SETTING = "--kafka-brokers / KAFKA_BROKERS"
 _FIRST_ANSWER_MS = 2000
 _STICK_SECONDS = 0.02  # some requests long
+_BATCH_BYTES = 1 << 17  # the client's own 16 kB are 50 small messages: each batch costs as much as ten of them
 # Records of aborted transactions are none. kafka-python-ng cannot tell them apart (see README).
 _IS_NG = "isolation_level" not in KafkaConsumer.DEFAULT_CONFIG
 _READ_COMMITTED = {} if _IS_NG else {"isolation_level": "read_committed"}
@@ -99,6 +100,8 @@ class Sticky(DefaultPartitioner):  # type: ignore[misc]
 def new_producer(settings: Settings) -> KafkaProducer:
     """A producer whose records are acknowledged by all in-sync replicas, in order. Raises Unavailable."""
     timeout_ms = settings.publish_timeout_seconds * 1000
+    # KafkaPublisher bounds what waits; kafka-python-ng counts batches, however full, and would wait instead of refusing.
+    bound = {"buffer_memory": 2 * settings.publish_queue_bytes + 1000 * _BATCH_BYTES} if _IS_NG else {}
     return _made(
         KafkaProducer,
         settings,
@@ -106,6 +109,8 @@ def new_producer(settings: Settings) -> KafkaProducer:
         retries=10,
         max_in_flight_requests_per_connection=1,  # with more, a retry may overtake its successor
         linger_ms=5,  # the default since Kafka 4.0: a busy API pays for half as many requests
+        batch_size=_BATCH_BYTES,
+        **bound,
         partitioner=Sticky(),
         max_block_ms=timeout_ms,
         request_timeout_ms=timeout_ms,
