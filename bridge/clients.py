@@ -100,7 +100,7 @@ class Sticky(DefaultPartitioner):  # type: ignore[misc]
 def new_producer(settings: Settings) -> KafkaProducer:
     """A producer whose records are acknowledged by all in-sync replicas, in order. Raises Unavailable."""
     timeout_ms = settings.publish_timeout_seconds * 1000
-    # KafkaPublisher bounds what waits; kafka-python-ng counts batches, however full, and would wait instead of refusing.
+    # KafkaPublisher bounds what waits. kafka-python-ng counts batches, however full, and would hang instead of refuse.
     bound = {"buffer_memory": 2 * settings.publish_queue_bytes + 1000 * _BATCH_BYTES} if _IS_NG else {}
     return _made(
         KafkaProducer,
