@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flask import Flask, current_app, g, request
+from flask.blueprints import Blueprint
 
 from api.problems import Problem
 from tasks.settings import Settings
@@ -16,7 +17,7 @@ _PATIENCE_SECONDS = 0.05  # a burst is over in less; an answer within 100 ms is 
 BATCHES = 8  # batches read, checked and sent at once: each may hold MAX_BATCH_BYTES several times
 EXPORTS = 8  # each has a thread for as long as its client reads
 WAITERS = 32  # requests that wait for a message; they must keep no place from those that ask at once
-_SLOWEST_READ_SECONDS = 10.0  # of a client that sends its body in drops
+SLOWEST_SECONDS = 10  # of a client that sends its request, or takes its answer, in drops
 _SLOWEST_EXPORT_SECONDS = 60.0  # of a client that does something with an export while it reads
 
 
@@ -44,61 +45,55 @@ class Room:
         """Give the place back."""
         self._free.release()
 
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
 
 def register(app: Flask, settings: Settings) -> None:
-    """Bound the requests of `app`; views of a blueprint in UNBOUNDED call `enter` themselves, or need no bound."""
+    """Give `app` its places."""
     app.extensions["room"] = Room(settings.web_threads)
     app.extensions["batch_room"] = Room(BATCHES)
     app.extensions["export_room"] = Room(EXPORTS)
     app.extensions["waiting_room"] = Room(WAITERS)
-    app.before_request(_begin)
-    app.teardown_request(_leave)
 
 
-UNBOUNDED = {"health", "publishing", "streaming", "exporting", "metrics"}
+def bound(blueprint: Blueprint) -> None:
+    """Let each request to `blueprint` take one of this process's places until it ends."""
+    blueprint.before_request(_enter)
+    blueprint.teardown_request(_leave)
 
 
-def enter() -> None:
-    """Take one of this process's places until the request ends; best after its body is read. Raises Problem."""
-    current_app.extensions["room"].enter()
+def room() -> Room:
+    """This process's places, for a view that takes one itself: best after its body is read."""
+    found: Room = current_app.extensions["room"]
+    return found
+
+
+def batches() -> Room:
+    """The places of the few batches at once."""
+    found: Room = current_app.extensions["batch_room"]
+    return found
+
+
+def _enter() -> None:
+    room().enter()
     g.inside = True
-
-
-def _begin() -> None:
-    # Only gunicorn has it: a client that sends its body in drops must not keep a thread for ever.
-    socket = request.environ.get("gunicorn.socket")
-    if socket is not None:
-        socket.settimeout(_SLOWEST_READ_SECONDS)
-    if request.blueprint not in UNBOUNDED:
-        enter()
 
 
 def _leave(error: BaseException | None) -> None:
     if g.pop("inside", False):
-        current_app.extensions["room"].leave()
-
-
-@contextmanager
-def batch() -> Iterator[None]:
-    """A place among the few batches at once. Raises Problem."""
-    room: Room = current_app.extensions["batch_room"]
-    room.enter()
-    try:
-        yield
-    finally:
-        room.leave()
+        room().leave()
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
     """A place among the few that wait, instead of the request's own. Raises Problem."""
-    room: Room = current_app.extensions["waiting_room"]
-    room.enter()
-    _leave(None)
-    try:
+    with current_app.extensions["waiting_room"]:
+        _leave(None)
         yield
-    finally:
-        room.leave()
 
 
 def export() -> Callable[[], None]:

@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import struct
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +41,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "worker_class": "gthread",
             "threads": threads,
             "worker_connections": threads + 1000,  # clients beyond the threads are kept waiting unread
+            "when_ready": _limit_patience,
             "post_worker_init": _end_with,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
@@ -65,6 +68,15 @@ def _end_with(worker: Any) -> None:
     worker.wsgi.extensions["serving"] = lambda: worker.alive
 
 
+def _limit_patience(arbiter: Any) -> None:
+    # For the kernel to watch, on the listening sockets, from which connections have it: a timeout of Python's own
+    # costs a poll, and with it a change of threads, before everything that is read or sent.
+    seconds = struct.pack("ll", limits.SLOWEST_SECONDS, 0)
+    for listener in arbiter.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+
+
 class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
     """gunicorn's own lines go where all lines go."""
 
@@ -73,6 +85,10 @@ class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
         self.error_log.handlers[:] = []
         self.error_log.setLevel(logging.WARNING)
         self.access_log.handlers[:] = []
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(sys.exc_info()[1], (BlockingIOError, TimeoutError)):  # a client was too slow
+            super().exception(msg, *args, **kwargs)
 
 
 def _check_address(address: str, port: int) -> None:

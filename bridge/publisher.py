@@ -1,6 +1,7 @@
 """Puts messages into Kafka and says where they lie, once all in-sync replicas have them."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -112,11 +113,12 @@ class KafkaPublisher:
             if isinstance(error, KafkaTimeoutError):  # no metadata, or no room in the queue: never sent
                 raise Unavailable("Kafka does not take messages at the moment") from error
             raise
+        deadline = time.monotonic() + self._settings.publish_timeout_seconds
         waiting = _Waiting(lambda: self._release(size))
         sent.add_both(waiting.end)
         if sent.is_done:  # kafka-python-ng forgets a callback that is added while it calls the others
             waiting.end(sent.exception or sent.value)
-        return lambda: self._kept(waiting)
+        return lambda: self._kept(waiting, deadline)
 
     def reachable(self) -> bool:
         """Whether a broker answers now."""
@@ -131,8 +133,8 @@ class KafkaPublisher:
         if self._producer is not None:
             self._producer.close(timeout=5)
 
-    def _kept(self, waiting: "_Waiting") -> Place:
-        said = waiting.outcome(self._settings.publish_timeout_seconds)
+    def _kept(self, waiting: "_Waiting", deadline: float) -> Place:
+        said = waiting.outcome(max(0.0, deadline - time.monotonic()))
         if isinstance(said, MessageSizeTooLargeError):
             raise TooLarge("the broker takes no message of this size") from said
         if said is None or isinstance(said, KafkaError):
