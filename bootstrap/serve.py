@@ -1,6 +1,7 @@
 """`serve`: the API under gunicorn, a few processes with threads."""
 
 import logging
+import os
 import socket
 import struct
 import sys
@@ -42,6 +43,8 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "threads": threads,
             "worker_connections": threads + 1000,  # clients beyond the threads are kept waiting unread
             "when_ready": _limit_patience,
+            "pre_fork": _choose_core,
+            "post_fork": _stay_on_core,
             "post_worker_init": _end_with,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
@@ -66,6 +69,25 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
 def _end_with(worker: Any) -> None:
     # A stream never ends by itself; it must when its process is asked to.
     worker.wsgi.extensions["serving"] = lambda: worker.alive
+
+
+def _choose_core(arbiter: Any, worker: Any) -> None:
+    """Give each process a core, where all cores get as many: then none is left idle while another is in demand.
+
+    The threads of a process take turns anyway, and a turn that goes to another core costs more than many a
+    function: 4 of 10 requests more, and half the p99 (DECISIONS 31).
+    """
+    worker.core = None
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))
+        if arbiter.cfg.workers % len(cores) == 0:
+            taken = [living.core for living in arbiter.WORKERS.values()]
+            worker.core = min(cores, key=taken.count)
+
+
+def _stay_on_core(arbiter: Any, worker: Any) -> None:
+    if worker.core is not None:
+        os.sched_setaffinity(0, {worker.core})  # threads are made later, and inherit it
 
 
 def _limit_patience(arbiter: Any) -> None:
