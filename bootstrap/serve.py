@@ -1,5 +1,6 @@
 """`serve`: the API under gunicorn, a few processes with threads."""
 
+import gc
 import logging
 import os
 import socket
@@ -21,6 +22,7 @@ from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
 _REFUSING_THREADS = 64  # so that a request beyond the bound is refused at once, and does not wait unread
+_YOUNG_OBJECTS = 5_000  # made between two looks for garbage; Python's own 700 are two requests
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
@@ -45,7 +47,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "when_ready": _limit_patience,
             "pre_fork": _choose_core,
             "post_fork": _stay_on_core,
-            "post_worker_init": _end_with,
+            "post_worker_init": _prepare,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
             "keepalive": 75,
@@ -66,9 +68,13 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         return create_app(settings, KafkaPublisher(settings))
 
 
-def _end_with(worker: Any) -> None:
+def _prepare(worker: Any) -> None:
     # A stream never ends by itself; it must when its process is asked to.
     worker.wsgi.extensions["serving"] = lambda: worker.alive
+    # What is there now stays: to look through all of it for garbage again and again made the longest pauses.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def _choose_core(arbiter: Any, worker: Any) -> None:

@@ -101,7 +101,7 @@ class KafkaPublisher:
         """Put one message on its way; see Publisher.send."""
         if (key is None and value is None) or any(raw is None for _, raw in headers):
             raise Refused("the Kafka client takes no message without key and value, and no header without value")
-        producer = self._connected()
+        producer = self._producer or self._connected()
         size = len(value or b"") + len(key or b"")
         self._reserve(size)
         try:
