@@ -3,9 +3,9 @@
 Requests that wait keep memory and threads; without a bound an outage of Kafka fills the process with them.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 
 from flask import Flask, current_app, g, request
 from flask.blueprints import Blueprint
@@ -25,25 +25,33 @@ class Room:
     """A bounded number of places, with a short queue before it that has as many."""
 
     def __init__(self, places: int) -> None:
-        self._free = threading.BoundedSemaphore(places)
-        self._queue = threading.BoundedSemaphore(places)
+        # A queue of tokens is a semaphore that Python has in C.
+        self._free, self._queue = SimpleQueue[None](), SimpleQueue[None]()
+        for tokens in (self._free, self._queue):
+            for _ in range(places):
+                tokens.put(None)
 
     def enter(self) -> None:
         """Take a place. Raises Problem when none becomes free in a moment."""
-        if not self._free.acquire(blocking=False) and not self._wait():
-            detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
-            raise Problem(503, "overloaded", "Too many requests at once", detail)
+        try:
+            self._free.get_nowait()
+        except Empty:
+            self._wait()
 
-    def _wait(self) -> bool:
-        if not self._queue.acquire(blocking=False):
-            return False
-        with_place = self._free.acquire(timeout=_PATIENCE_SECONDS)
-        self._queue.release()
-        return with_place
+    def _wait(self) -> None:
+        try:
+            self._queue.get_nowait()
+            try:
+                self._free.get(timeout=_PATIENCE_SECONDS)
+            finally:
+                self._queue.put(None)
+        except Empty:
+            detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
+            raise Problem(503, "overloaded", "Too many requests at once", detail) from None
 
     def leave(self) -> None:
         """Give the place back."""
-        self._free.release()
+        self._free.put(None)
 
     def __enter__(self) -> None:
         self.enter()

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Request, Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
 from uuid_utils import uuid7
+from werkzeug.exceptions import ClientDisconnected
 
 from api import access, incoming, limits, measuring, shapes
 from api.answers import json_answer, settings
@@ -171,7 +172,15 @@ def _check_type(kind: str, taken: Sequence[str]) -> None:
 
 def _body(asked: Request, largest: int) -> bytes:
     length = asked.content_length
-    if length is not None and length > largest:
+    if length is None:  # chunked, or none
+        asked.max_content_length = largest
+        return asked.get_data(cache=False)
+    if length > largest:
         raise too_large(f"The body has {length} bytes; at most {largest} are taken.")
-    asked.max_content_length = largest
-    return asked.get_data(cache=False)
+    try:
+        body: bytes = asked.environ["wsgi.input"].read(length)
+    except OSError as error:
+        raise ClientDisconnected from error
+    if len(body) < length:
+        raise ClientDisconnected
+    return body
