@@ -22,29 +22,21 @@ _SLOWEST_EXPORT_SECONDS = 60.0  # of a client that does something with an export
 
 
 class Room:
-    """A bounded number of places, with a short queue before it that has as many."""
+    """A bounded number of places.
+
+    Who finds none waits a moment in any case: were some refused at once, clients that ask again at once would leave
+    the process no time for those inside (14 accepted a second where there could be 1,000).
+    """
 
     def __init__(self, places: int) -> None:
-        # A queue of tokens is a semaphore that Python has in C.
-        self._free, self._queue = SimpleQueue[None](), SimpleQueue[None]()
-        for tokens in (self._free, self._queue):
-            for _ in range(places):
-                tokens.put(None)
+        self._free = SimpleQueue[None]()  # a semaphore, as Python has none in C
+        for _ in range(places):
+            self._free.put(None)
 
     def enter(self) -> None:
         """Take a place. Raises Problem when none becomes free in a moment."""
         try:
-            self._free.get_nowait()
-        except Empty:
-            self._wait()
-
-    def _wait(self) -> None:
-        try:
-            self._queue.get_nowait()
-            try:
-                self._free.get(timeout=_PATIENCE_SECONDS)
-            finally:
-                self._queue.put(None)
+            self._free.get(timeout=_PATIENCE_SECONDS)
         except Empty:
             detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
             raise Problem(503, "overloaded", "Too many requests at once", detail) from None

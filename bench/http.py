@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.http", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8, help="of each contestant in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--clients", type=int, default=48)
     parser.add_argument("--overload-seconds", type=float, default=300, help="0: no overload")
     options = parser.parse_args()
     jars = _ROOT / ".local" / "kafka-4.4.0"

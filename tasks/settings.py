@@ -160,7 +160,7 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(
         "", _optional_names, "origins that browsers may call from, comma separated, or *", "serve"
     )
-    web_processes: int = _setting("2", _positive, "gunicorn processes", "serve")
+    web_processes: int = _setting("2", _positive, "gunicorn processes, best as many as cores", "serve")
     web_threads: int = _setting("32", _positive, "requests that each gunicorn process serves at once", "serve")
     max_body_bytes: int = _setting("1000000", _positive, "largest message", "serve")
     max_batch_bytes: int = _setting("10000000", _positive, "largest body of a batch", "serve")
