@@ -1,4 +1,4 @@
-"""How much one process does at a time. What is beyond is answered at once, so that a client can go elsewhere.
+"""How much one process does at a time. What is beyond is refused soon, so that a client can go elsewhere.
 
 Requests that wait keep memory and threads; without a bound an outage of Kafka fills the process with them.
 """

@@ -21,7 +21,7 @@ from tasks import database, observing, telemetry
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
-_REFUSING_THREADS = 64  # so that a request beyond the bound is refused at once, and does not wait unread
+_REFUSING_THREADS = 64  # so that a request beyond the bound is refused soon, and does not wait unread
 _YOUNG_OBJECTS = 5_000  # made between two looks for garbage; Python's own 700 are two requests
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
