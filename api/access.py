@@ -57,7 +57,8 @@ def _check(scope: Scope) -> None:
     environ = request.environ
     kind, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     given = key.strip() if kind.lower() == "bearer" else environ.get("HTTP_X_API_KEY")
-    g.client = hashlib.sha256(given.encode()).hexdigest() if given else ""  # whose Idempotency-Keys they are
+    if given:
+        g.client = hashlib.sha256(given.encode()).hexdigest()  # whose Idempotency-Keys they are
     allowed = current_app.extensions["allowed"](given, scope)
     if allowed is None:
         raise Problem(401, "unauthorized", "An API key is needed", "Send a valid key: Authorization: Bearer KEY.")

@@ -1,21 +1,24 @@
 """How views answer, and where they find what the application was wired with."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from flask import Response, current_app
-from werkzeug.datastructures import Headers
 
 from bridge.publisher import Publisher
 from tasks.settings import Settings
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 
 class _Answer(Response):
-    """A response whose headers are complete, and go out without being looked through once more."""
+    """A response that is complete, and goes out without being looked through once more."""
 
-    def get_wsgi_headers(self, environ: Any) -> Headers:
-        return self.headers
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return self.iter_encoded() if environ["REQUEST_METHOD"] != "HEAD" else ()
 
 
 def json_answer(value: Any, status: int = 200, location: str | None = None) -> Response:
@@ -24,7 +27,7 @@ def json_answer(value: Any, status: int = 200, location: str | None = None) -> R
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     if location is not None:
         headers.append(("Location", location))
-    return _Answer(body, status, headers)
+    return _Answer([body], status, headers)
 
 
 def settings() -> Settings:

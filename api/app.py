@@ -7,6 +7,7 @@ from flask import Flask, Request, request
 from flask.sessions import NullSession, SessionInterface
 from flask_cors import CORS
 from flask_openapi3 import APIBlueprint, Info, OpenAPI
+from werkzeug.routing import MapAdapter
 
 from api import (
     access,
@@ -30,7 +31,7 @@ from tasks.settings import Settings
 
 
 class _App(OpenAPI):
-    """Flask without what costs each request and serves none of ours: asynchronous views and sessions."""
+    """Flask without what costs each request and serves none of ours: asynchronous views, sessions, hosts."""
 
     class _NoSessions(SessionInterface):
         _none = NullSession()
@@ -39,6 +40,13 @@ class _App(OpenAPI):
             return self._none
 
     session_interface = _NoSessions()
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        # No route depends on a host, a subdomain or a websocket, which Flask's own way finds out first.
+        if request is None:
+            return None
+        query = request.query_string.decode("latin-1")
+        return MapAdapter(self.url_map, request.host, "/", "", request.scheme, request.path, request.method, query)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func
@@ -93,6 +101,8 @@ def _add(app: OpenAPI, blueprint: APIBlueprint) -> None:
 
 
 def _refuse_nul() -> None:
+    if "%00" not in request.environ["QUERY_STRING"]:
+        return
     for name, value in request.args.items():
         if "\0" in name + value:
             raise problems.bad_parameter(name, "U+0000 stands in no message, so nothing can be asked with it.")

@@ -7,10 +7,12 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, current_app, send_from_directory
 
+from api import limits
 from api.answers import settings
 from api.problems import ProblemShape
 
 blueprint = Blueprint("documents", __name__)
+limits.bound(blueprint)
 
 ABOUT = """Takes messages, keeps every one in PostgreSQL exactly once, and reads them back.
 

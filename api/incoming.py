@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
+from uuid_utils import UUID
 
 from api.problems import Problem
 from tasks.envelope import ID_HEADER, Record, decode, parse, read_body
@@ -113,7 +114,7 @@ def _outgoing(
     unplaced = Record(topic, 0, 0, 0, raw_key, value, headers)
     message = decode(unplaced, lambda _: b"", read_body(parsed))
     if message.id:
-        return Outgoing(str(uuid.UUID(bytes=message.id)), topic, raw_key, value, headers)
+        return Outgoing(str(UUID(bytes=message.id)), topic, raw_key, value, headers)
     made = new_id()
     return Outgoing(made, topic, raw_key, value, [*headers, (ID_HEADER, made.encode())])
 

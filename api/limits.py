@@ -1,13 +1,14 @@
-"""How much one process does at a time. What is beyond is answered at once, so that a client can go elsewhere.
+"""How much one process does at a time. What is beyond is refused soon, so that a client can go elsewhere.
 
 Requests that wait keep memory and threads; without a bound an outage of Kafka fills the process with them.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 
 from flask import Flask, current_app, g, request
+from flask.blueprints import Blueprint
 
 from api.problems import Problem
 from tasks.settings import Settings
@@ -16,89 +17,83 @@ _PATIENCE_SECONDS = 0.05  # a burst is over in less; an answer within 100 ms is 
 BATCHES = 8  # batches read, checked and sent at once: each may hold MAX_BATCH_BYTES several times
 EXPORTS = 8  # each has a thread for as long as its client reads
 WAITERS = 32  # requests that wait for a message; they must keep no place from those that ask at once
-_SLOWEST_READ_SECONDS = 10.0  # of a client that sends its body in drops
+SLOWEST_SECONDS = 10  # of a client that sends its request, or takes its answer, in drops
 _SLOWEST_EXPORT_SECONDS = 60.0  # of a client that does something with an export while it reads
 
 
 class Room:
-    """A bounded number of places, with a short queue before it that has as many."""
+    """A bounded number of places.
+
+    Who finds none waits a moment in any case: were some refused at once, clients that ask again at once would leave
+    the process no time for those inside (14 accepted a second where there could be 1,000).
+    """
 
     def __init__(self, places: int) -> None:
-        self._free = threading.BoundedSemaphore(places)
-        self._queue = threading.BoundedSemaphore(places)
+        self._free = SimpleQueue[None]()  # a semaphore, as Python has none in C
+        for _ in range(places):
+            self._free.put(None)
 
     def enter(self) -> None:
         """Take a place. Raises Problem when none becomes free in a moment."""
-        if not self._free.acquire(blocking=False) and not self._wait():
+        try:
+            self._free.get(timeout=_PATIENCE_SECONDS)
+        except Empty:
             detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
-            raise Problem(503, "overloaded", "Too many requests at once", detail)
-
-    def _wait(self) -> bool:
-        if not self._queue.acquire(blocking=False):
-            return False
-        with_place = self._free.acquire(timeout=_PATIENCE_SECONDS)
-        self._queue.release()
-        return with_place
+            raise Problem(503, "overloaded", "Too many requests at once", detail) from None
 
     def leave(self) -> None:
         """Give the place back."""
-        self._free.release()
+        self._free.put(None)
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Bound the requests of `app`; views of a blueprint in UNBOUNDED call `enter` themselves, or need no bound."""
+    """Give `app` its places."""
     app.extensions["room"] = Room(settings.web_threads)
     app.extensions["batch_room"] = Room(BATCHES)
     app.extensions["export_room"] = Room(EXPORTS)
     app.extensions["waiting_room"] = Room(WAITERS)
-    app.before_request(_begin)
-    app.teardown_request(_leave)
 
 
-UNBOUNDED = {"health", "publishing", "streaming", "exporting", "metrics"}
+def bound(blueprint: Blueprint) -> None:
+    """Let each request to `blueprint` take one of this process's places until it ends."""
+    blueprint.before_request(_enter)
+    blueprint.teardown_request(_leave)
 
 
-def enter() -> None:
-    """Take one of this process's places until the request ends; best after its body is read. Raises Problem."""
-    current_app.extensions["room"].enter()
+def room() -> Room:
+    """This process's places, for a view that takes one itself: best after its body is read."""
+    found: Room = current_app.extensions["room"]
+    return found
+
+
+def batches() -> Room:
+    """The places of the few batches at once."""
+    found: Room = current_app.extensions["batch_room"]
+    return found
+
+
+def _enter() -> None:
+    room().enter()
     g.inside = True
-
-
-def _begin() -> None:
-    # Only gunicorn has it: a client that sends its body in drops must not keep a thread for ever.
-    socket = request.environ.get("gunicorn.socket")
-    if socket is not None:
-        socket.settimeout(_SLOWEST_READ_SECONDS)
-    if request.blueprint not in UNBOUNDED:
-        enter()
 
 
 def _leave(error: BaseException | None) -> None:
     if g.pop("inside", False):
-        current_app.extensions["room"].leave()
-
-
-@contextmanager
-def batch() -> Iterator[None]:
-    """A place among the few batches at once. Raises Problem."""
-    room: Room = current_app.extensions["batch_room"]
-    room.enter()
-    try:
-        yield
-    finally:
-        room.leave()
+        room().leave()
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
     """A place among the few that wait, instead of the request's own. Raises Problem."""
-    room: Room = current_app.extensions["waiting_room"]
-    room.enter()
-    _leave(None)
-    try:
+    with current_app.extensions["waiting_room"]:
+        _leave(None)
         yield
-    finally:
-        room.leave()
 
 
 def export() -> Callable[[], None]:

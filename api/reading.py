@@ -20,6 +20,7 @@ from tasks.errors import BadRecord
 TAG = Tag(name="Reading", description="What is stored")
 blueprint = APIBlueprint("reading", __name__, url_prefix="/messages", abp_tags=[TAG], abp_security=access.SECURITY)
 access.needs(blueprint, "read")
+limits.bound(blueprint)
 
 _LONGEST_WAIT_SECONDS = 10
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25

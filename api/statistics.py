@@ -10,8 +10,8 @@ from flask import Response, current_app
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import access
-from api.answers import json_answer
+from api import access, limits
+from api.answers import json_answer, settings
 from api.moments import Moment
 from api.problems import bad_parameter
 from bridge.lag import Lag, Lags
@@ -27,6 +27,7 @@ blueprint = APIBlueprint(
     abp_security=access.SECURITY,
 )
 access.needs(blueprint, "read")
+limits.bound(blueprint)
 
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 _MOST_BUCKETS = 1500
@@ -73,15 +74,26 @@ def get_statistics(query: Range) -> Response:
 
 @blueprint.get("/topics", responses={200: {"description": "topics", "content": {"application/json": {}}}})
 def get_topics() -> Response:
-    """The topics with their partitions: offsets, lag, and whether a flood of dead letters stopped them."""
+    """The topics with their partitions: offsets, lag, and whether a flood of dead letters stopped them.
+
+    What cannot be told because its service is away is null, and `problems` says why.
+    """
     problems: list[str] = []
     stopped = _or_none(lambda: {(one.topic, one.partition) for one in bridges.stopped()}, problems)
-    topics: dict[str, list[dict[str, Any]]] = {}
-    for one in _lags().now():
-        is_stopped = None if stopped is None else (one.topic, one.partition) in stopped
-        topics.setdefault(one.topic, []).append({**_shown(one), "stopped": is_stopped})
-    shown = [{"topic": topic, "partitions": partitions} for topic, partitions in topics.items()]
+    lags = _or_none(_lags().now, problems)
+    shown = [
+        {
+            "topic": topic,
+            "partitions": None if lags is None else [_partition(one, stopped) for one in lags if one.topic == topic],
+            "stopped": None if stopped is None else sorted(number for name, number in stopped if name == topic),
+        }
+        for topic in settings().kafka_topics
+    ]
     return json_answer({"topics": shown, "problems": problems})
+
+
+def _partition(one: Lag, stopped: set[tuple[str, int]] | None) -> dict[str, Any]:
+    return {**_shown(one), "stopped": None if stopped is None else (one.topic, one.partition) in stopped}
 
 
 def _stored(query: Range, since: datetime, until: datetime) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from tests.world import Program, World
 
 _ROOT = Path(__file__).parent.parent
 _BATCH = 100
+_AHEAD = 2_000  # messages of the producer alone that wait for Kafka
 
 
 @dataclass
@@ -152,14 +154,13 @@ def _producer_alone(world: World, bodies: list[bytes], seconds: float) -> float:
     publisher = KafkaPublisher(world.settings())
     sent, end = 0, time.perf_counter() + seconds
     began = time.perf_counter()
-    before: list[Callable[[], object]] = []
+    waits: deque[Callable[[], object]] = deque()
     while time.perf_counter() < end:
-        batch = [publisher.send(world.topic, None, bodies[(sent + n) % len(bodies)], []) for n in range(_BATCH)]
-        for wait in before:  # one batch ahead, so that Kafka is never waited for idly
-            wait()
-        before = list(batch)
+        waits += [publisher.send(world.topic, None, bodies[(sent + n) % len(bodies)], []) for n in range(_BATCH)]
         sent += _BATCH
-    for wait in before:
+        while len(waits) > _AHEAD:  # so many are on their way, so that Kafka is never waited for idly
+            waits.popleft()()
+    for wait in waits:
         wait()
     rate = sent / (time.perf_counter() - began)
     publisher.close()
@@ -193,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.http", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8, help="of each contestant in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--clients", type=int, default=48)
     parser.add_argument("--overload-seconds", type=float, default=300, help="0: no overload")
     options = parser.parse_args()
     jars = _ROOT / ".local" / "kafka-4.4.0"
@@ -215,7 +216,7 @@ def _compare(world: World, options: argparse.Namespace) -> None:
             best["bare"] = max(best["bare"], load(bare_port, "/messages", bodies, clients, seconds).rate())
             best["single"] = max(best["single"], load(world.port, "/messages", bodies, clients, seconds).rate())
             best["producer"] = max(best["producer"], _producer_alone(world, bodies, seconds))
-            many = load(world.port, "/messages/batch", batches, 4, seconds)
+            many = load(world.port, "/messages/batch", batches, 8, seconds)
             best["batch"] = max(best["batch"], many.rate() * _BATCH)
         half = load(world.port, "/messages", bodies, clients, seconds, rate=best["single"] / 2)
         print("| way | messages/s | ratio |\n|---|---|---|")

@@ -40,7 +40,7 @@ class Ends:
 def main(directory: str) -> None:
     """Answer supervisord's events until it ends us; then remove `directory`."""
     signal.signal(signal.SIGTERM, _leave)
-    telemetry.configure(settings.load(), "keeper", sys.stderr)  # stdout speaks the protocol
+    telemetry.configure(settings.load(), "keeper", sys.stderr.fileno())  # stdout speaks the protocol
     sys.stdin.reconfigure(encoding="latin-1")  # type: ignore[union-attr]  # lengths are in bytes
     ends = Ends()
     try:

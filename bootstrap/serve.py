@@ -1,7 +1,11 @@
 """`serve`: the API under gunicorn, a few processes with threads."""
 
+import gc
 import logging
+import os
 import socket
+import struct
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +21,8 @@ from tasks import database, observing, telemetry
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
-_REFUSING_THREADS = 64  # so that a request beyond the bound is refused at once, and does not wait unread
+_REFUSING_THREADS = 64  # so that a request beyond the bound is refused soon, and does not wait unread
+_YOUNG_OBJECTS = 5_000  # made between two looks for garbage; Python's own 700 are two requests
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
@@ -39,7 +44,10 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "worker_class": "gthread",
             "threads": threads,
             "worker_connections": threads + 1000,  # clients beyond the threads are kept waiting unread
-            "post_worker_init": _end_with,
+            "when_ready": _limit_patience,
+            "pre_fork": _choose_core,
+            "post_fork": _stay_on_core,
+            "post_worker_init": _prepare,
             "graceful_timeout": _GRACE_SECONDS,
             "timeout": 60,
             "keepalive": 75,
@@ -60,9 +68,41 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         return create_app(settings, KafkaPublisher(settings))
 
 
-def _end_with(worker: Any) -> None:
+def _prepare(worker: Any) -> None:
     # A stream never ends by itself; it must when its process is asked to.
     worker.wsgi.extensions["serving"] = lambda: worker.alive
+    # What is there now stays: to look through all of it for garbage again and again made the longest pauses.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
+
+
+def _choose_core(arbiter: Any, worker: Any) -> None:
+    """Give each process a core, where all cores get as many: then none is left idle while another is in demand.
+
+    The threads of a process take turns anyway, and a turn that goes to another core costs more than many a
+    function: 4 of 10 requests more, and half the p99 (DECISIONS 31).
+    """
+    worker.core = None
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))
+        if arbiter.cfg.workers % len(cores) == 0:
+            taken = [living.core for living in arbiter.WORKERS.values()]
+            worker.core = min(cores, key=taken.count)
+
+
+def _stay_on_core(arbiter: Any, worker: Any) -> None:
+    if worker.core is not None:
+        os.sched_setaffinity(0, {worker.core})  # threads are made later, and inherit it
+
+
+def _limit_patience(arbiter: Any) -> None:
+    # For the kernel to watch, on the listening sockets, from which connections have it: a timeout of Python's own
+    # costs a poll, and with it a change of threads, before everything that is read or sent.
+    seconds = struct.pack("ll", limits.SLOWEST_SECONDS, 0)
+    for listener in arbiter.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
 
 
 class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
@@ -73,6 +113,10 @@ class _Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
         self.error_log.handlers[:] = []
         self.error_log.setLevel(logging.WARNING)
         self.access_log.handlers[:] = []
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(sys.exc_info()[1], (BlockingIOError, TimeoutError)):  # a client was too slow
+            super().exception(msg, *args, **kwargs)
 
 
 def _check_address(address: str, port: int) -> None:

@@ -78,7 +78,7 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(
         "", parsing.optional_names, "origins that browsers may call from, comma separated, or *", "serve"
     )
-    web_processes: int = _setting("2", parsing.positive, "gunicorn processes", "serve")
+    web_processes: int = _setting("2", parsing.positive, "gunicorn processes, best as many as cores", "serve")
     web_threads: int = _setting("32", parsing.positive, "requests that each gunicorn process serves at once", "serve")
     max_body_bytes: int = _setting("1000000", parsing.positive, "largest message", "serve")
     max_batch_bytes: int = _setting("10000000", parsing.positive, "largest body of a batch", "serve")

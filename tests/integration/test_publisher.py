@@ -1,16 +1,19 @@
 """The laws of every publisher, for the Kafka publisher on a real broker and for the one that tests use."""
 
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from bridge.publisher import KafkaPublisher, Publisher, TooLarge
+from bridge.publisher import KafkaPublisher, Publisher, TooLarge, UnknownOutcome
 from tasks.errors import Unavailable
 from tests.publishers import MemoryPublisher
-from tests.world import World
+from tests.world import World, signalled
 
 
 @pytest.fixture
@@ -50,6 +53,22 @@ def test_a_message_larger_than_the_broker_takes_is_said_to_be(ready: World) -> N
     publisher = KafkaPublisher(ready.settings(max_body_bytes="40000000"))
     with pytest.raises(TooLarge):
         publisher.send(ready.topic, None, b'"' + b"x" * 11_000_000 + b'"', [])()
+    publisher.close()
+
+
+def test_all_that_is_sent_at_once_waits_no_longer_than_one(ready: World) -> None:
+    publisher = KafkaPublisher(ready.settings(publish_timeout_seconds="2"))
+    publisher.send(ready.topic, None, b"{}", [])()
+    kafka = psutil.Process(ready.stack.servers["kafka"].pid)
+    signalled(kafka, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        for wait in [publisher.send(ready.topic, None, b"{}", []) for _ in range(20)]:
+            with pytest.raises(UnknownOutcome):
+                wait()
+        assert time.monotonic() - began < 3.5, "20 waits of 2 s, one after the other"
+    finally:
+        signalled(kafka, signal.SIGCONT)
     publisher.close()
 
 

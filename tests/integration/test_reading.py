@@ -59,6 +59,13 @@ def rows(ready: World) -> list[str]:
     return [str(row[0]) for row in ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC")]
 
 
+def _let_in(url: str) -> int:
+    """The status of the first answer that is no refusal: where there is one place, another request may have it."""
+    while (status := _status(url)) == 503:
+        pass
+    return status
+
+
 def _status(url: str) -> int:
     with requests.get(url, stream=True, timeout=60) as answer:
         return answer.status_code
@@ -246,11 +253,12 @@ def test_few_exports_and_waits_at_once_leave_room_for_others(ready: World) -> No
     refused = requests.get(f"{ready.url}/messages/export", timeout=60)
     assert (refused.status_code, refused.json()["type"]) == (503, "/problems/overloaded")
     with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(requests.get, f"{ready.url}/messages/{uuid.uuid4()}?wait=10", timeout=60)
-        answers = [_status(f"{ready.url}/messages") for _ in range(60)]
-        assert not waits.done()
-        assert answers.count(200) > 40
-        assert waits.result().status_code == 404
+        waits = pool.submit(_let_in, f"{ready.url}/messages/{uuid.uuid4()}?wait=10")
+        answers: list[int] = []
+        while not waits.done():
+            answers.append(_status(f"{ready.url}/messages"))
+        assert answers.count(200) > len(answers) / 2, "who waits keeps no place from others"
+        assert waits.result() == 404
     for answer in exports:
         answer.close()
     wait_until(lambda: _status(f"{ready.url}/messages/export") == 200, "there is room for an export again")

@@ -113,6 +113,18 @@ def test_slow_clients_do_not_keep_others_from_being_served(server: tuple[World, 
         connection.close()
 
 
+def test_a_client_that_never_ends_its_header_loses_its_connection(server: tuple[World, Program]) -> None:
+    world, program = server
+    first = socket.create_connection(("127.0.0.1", world.port), timeout=60)
+    kept = socket.create_connection(("127.0.0.1", world.port), timeout=60)
+    kept.sendall(_request("/messages", b"{}").replace(b"Connection: close\r\n", b""))
+    assert b" 202 " in kept.recv(65536)
+    for connection in (first, kept):
+        connection.sendall(b"POST /messages HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+    assert [_rest(connection) for connection in (first, kept)] == [b"", b""]
+    assert "error" not in {line["level"] for line in program.lines()}, "a client's slowness is no error of ours"
+
+
 def test_a_flood_is_answered_at_once_and_leaves_no_memory_behind(ready: World) -> None:
     program = ready.serve(web_processes="1", web_threads="2", publish_queue_bytes="100000")
     family = program.family()

@@ -1,10 +1,10 @@
 """The catalogue is what is emitted, and a log line is one line, in both formats."""
 
 import ast
+import json
 import logging
 from pathlib import Path
 
-import orjson
 import pytest
 
 from tasks import settings, telemetry
@@ -33,35 +33,36 @@ def test_a_name_outside_the_catalogue_is_an_error() -> None:
         telemetry.emit("no.such.event")
 
 
-def lines(capsys: pytest.CaptureFixture[str], log_format: str) -> list[str]:
-    root, ours = logging.getLogger(), logging.getLogger("backend")
-    before = (root.handlers[:], root.level, ours.level)
+def lines(capfd: pytest.CaptureFixture[str], log_format: str) -> list[str]:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, telemetry._lines)
     try:
         telemetry.configure(settings.load({}, {"LOG_FORMAT": log_format, "APP_ENV": "test"}), "worker")
         telemetry.emit("message.dead", offset=3, reason="two words\nand a line")
         telemetry.emit("message.stored", id="shown at debug only")
+        telemetry.emit("message.refused", detail="half a pair: \ud800")
         logging.getLogger("library").warning("said %s", "this")
         try:
             raise ValueError("broken")
         except ValueError as error:
             telemetry.emit("api.failed", error, reason="x")
     finally:
-        root.handlers[:], root.level = before[0], before[1]
-        ours.setLevel(before[2])
-    return capsys.readouterr().out.splitlines()
+        root.handlers[:], root.level, telemetry._lines = before
+    return capfd.readouterr().out.splitlines()
 
 
-def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    dead, library, failed = (orjson.loads(line) for line in lines(capsys, "json"))
+def test_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    dead, refused, library, failed = (json.loads(line) for line in lines(capfd, "json"))
     assert dead["event"] == "message.dead"
     assert (dead["level"], dead["process"], dead["env"], dead["offset"]) == ("warning", "worker", "test", 3)
     assert dead["reason"] == "two words\nand a line"
+    assert refused["detail"] == "half a pair: \ud800"
     assert (library["event"], library["message"]) == ("log", "said this")
     assert "ValueError: broken" in failed["traceback"]
 
 
-def test_text_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    dead, library, *_ = lines(capsys, "text")
+def test_text_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    dead, _, library, *_ = lines(capfd, "text")
     assert 'message.dead offset=3 reason="two words\\nand a line"' in dead
     assert 'message="said this"' in library
 
