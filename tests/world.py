@@ -206,10 +206,10 @@ class World:
         wait_until(committed, f"all is committed, which ends at {ends}", 10)
         consumer.close()
 
-    def stored_within(self, seconds: float, what: str) -> None:
-        """Wait until more is stored than now, and print how long that took."""
+    def stored_within(self, seconds: float, what: str, of: int | None = None) -> None:
+        """Wait until more is stored than now, or all `of` so many are, and print how long that took."""
         before, began = self.count(), time.monotonic()
-        wait_until(lambda: self.count() > before, f"records are stored again after {what}", seconds)
+        wait_until(lambda: before == of or self.count() > before, f"records are stored again after {what}", seconds)
         print(f"stored again {time.monotonic() - began:.1f} s after {what}")
 
     def admin(self, statement: str) -> None:

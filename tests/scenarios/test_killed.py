@@ -46,9 +46,9 @@ def test_nothing_is_lost_when_it_is_killed(ready: World, victim: str) -> None:
     pod = ready.consume(redis_url=ABSENT, batch_records="200", batch_deadline_seconds=NEVER)
     for number in range(_KILLS):
         part = made[number * _COUNT // _KILLS : (number + 1) * _COUNT // _KILLS]
-        ready.produce([value for _, value in part])
         # Or at once: it is being started, or joins its group.
         moment = ready.count() + chance.choice((0, chance.randrange(1, len(part))))
+        ready.produce([value for _, value in part])
         wait_until(partial(_stored, ready, moment), "the load is under way", 60)
         found = wait_until(lambda: _grown_up(pod, victim), "the victim runs")
         assert found is not None

@@ -31,14 +31,16 @@ def _more_refused(server: redis.Redis, count: int) -> bool:
 @pytest.mark.parametrize("fault", ["wiped", "out of memory"])
 def test_nothing_is_lost(ready: World, fault: str) -> None:
     made = events(_COUNT)
-    ready.produce(list(made.values()))
+    values, part = list(made.values()), _COUNT // _TIMES
     ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
     server = redis.Redis.from_url(ready.variables["REDIS_URL"])
     seed = random.randrange(10**6)
     chance = random.Random(seed)
     print(f"seed {seed}")
-    for _ in range(_TIMES):
-        wait_until(partial(_more_than, ready, ready.count() + chance.randrange(1000)), "the load is under way")
+    for number in range(_TIMES):
+        moment = ready.count() + chance.randrange(part)
+        ready.produce(values[number * part : (number + 1) * part])
+        wait_until(partial(_more_than, ready, moment), "the load is under way")
         if fault == "wiped":
             server.flushall()
         else:
@@ -46,7 +48,7 @@ def test_nothing_is_lost(ready: World, fault: str) -> None:
             server.config_set("maxmemory", "1")
             wait_until(partial(_more_refused, server, refused), "Redis refuses commands")
             server.config_set("maxmemory", "0")
-        ready.stored_within(15, f"Redis was {fault}")
+        ready.stored_within(15, f"Redis was {fault}", of=(number + 1) * part)
     server.close()
     ready.wait_for(_COUNT, 90)
     ready.holds_exactly(made)

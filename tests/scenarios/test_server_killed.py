@@ -26,8 +26,8 @@ def test_nothing_is_lost_when_a_server_is_killed(ready: World, name: str) -> Non
     server = ready.stack.servers[name]
     for number in range(_KILLS):
         part = made[number * _COUNT // _KILLS : (number + 1) * _COUNT // _KILLS]
-        ready.produce([value for _, value in part])
         moment = ready.count() + chance.randrange(len(part))
+        ready.produce([value for _, value in part])
         wait_until(partial(_stored, ready, moment), "the load is under way", 60)
         server.kill()
         server.restart()
