@@ -158,6 +158,7 @@ class Stack:
         return self._ports.get(name) or free_port()
 
 
+# A broker that was killed is let in again when its last session is over, by default after 9 s.
 _KAFKA_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -177,6 +178,8 @@ group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 message.max.bytes=10485760
 log.cleaner.backoff.ms=1000
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=1000
 """
 
 

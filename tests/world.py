@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,24 @@ class World:
         assert self.ids() == wanted
         assert self.count() == len(wanted)
 
+    def under_load(self, made: Mapping[str, bytes], times: int) -> Iterator[int]:
+        """Produce `made` in parts, and yield at a random moment while each is stored, or at once: how many so far.
+
+        Where it is at once, what was started anew after the last moment may be starting still.
+        """
+        seed = random.randrange(10**6)
+        chance = random.Random(seed)
+        print(f"seed {seed}")
+        values, size = list(made.values()), len(made) // times
+        for number in range(times):
+            moment = self.count() + chance.choice((0, chance.randrange(size)))
+            self.produce(values[number * size : (number + 1) * size])
+            wait_until(partial(self._holds, moment), "the load is under way", 60)
+            yield (number + 1) * size
+
+    def _holds(self, least: int) -> bool:
+        return self.count() >= least
+
     def all_committed(self) -> None:
         """Wait until the group has committed all of the topic, so that nothing is read again."""
         group = {"bootstrap.servers": self.variables["KAFKA_BROKERS"], "group.id": self.variables["KAFKA_GROUP_ID"]}
@@ -206,10 +226,10 @@ class World:
         wait_until(committed, f"all is committed, which ends at {ends}", 10)
         consumer.close()
 
-    def stored_within(self, seconds: float, what: str, of: int | None = None) -> None:
-        """Wait until more is stored than now, or all `of` so many are, and print how long that took."""
+    def stored_within(self, seconds: float, what: str) -> None:
+        """Wait until more is stored than now, and print how long that took."""
         before, began = self.count(), time.monotonic()
-        wait_until(lambda: before == of or self.count() > before, f"records are stored again after {what}", seconds)
+        wait_until(lambda: self.count() > before, f"records are stored again after {what}", seconds)
         print(f"stored again {time.monotonic() - began:.1f} s after {what}")
 
     def admin(self, statement: str) -> None:

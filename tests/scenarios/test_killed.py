@@ -1,10 +1,8 @@
 """Whatever is killed ten times in the middle of the load, every acknowledged record is stored exactly once."""
 
-import random
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 
 import psutil
 import pytest
@@ -33,26 +31,15 @@ def _grown_up(pod: Program, victim: str) -> psutil.Process | None:
         return None
 
 
-def _stored(world: World, least: int) -> bool:
-    return world.count() >= least
-
-
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_nothing_is_lost_when_it_is_killed(ready: World, victim: str) -> None:
-    seed = random.randrange(10**6)
-    chance = random.Random(seed)
-    print(f"seed {seed}")
-    made = list(events(_COUNT).items())
+    made = events(_COUNT)
     pod = ready.consume(redis_url=ABSENT, batch_records="200", batch_deadline_seconds=NEVER)
-    for number in range(_KILLS):
-        part = made[number * _COUNT // _KILLS : (number + 1) * _COUNT // _KILLS]
-        # Or at once: it is being started, or joins its group.
-        moment = ready.count() + chance.choice((0, chance.randrange(1, len(part))))
-        ready.produce([value for _, value in part])
-        wait_until(partial(_stored, ready, moment), "the load is under way", 60)
+    for _ in ready.under_load(made, _KILLS):
         found = wait_until(lambda: _grown_up(pod, victim), "the victim runs")
         assert found is not None
         signalled(found, signal.SIGKILL)
     ready.wait_for(_COUNT)
-    ready.holds_exactly(message_id for message_id, _ in made)
+    ready.holds_exactly(made)
+    ready.all_committed()
     assert pod.stop() == 0

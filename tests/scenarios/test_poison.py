@@ -7,16 +7,18 @@ import pytest
 
 from tests.world import World, events
 
-_POISON = [
-    b"\xff\xfe",
-    b"not json",
-    b"",
-    b'{"a": NaN}',
-    b'{"a": "\\u0000"}',
-    b'{"a": "\\ud800"}',
-    b"[" * 5000 + b"]" * 5000,
-    b'{"n": 0.' + b"0" * 20_000 + b"1}",
-]
+_POISON = {
+    b"\xff\xfe": "invalid_utf8",
+    b"not json": "not_json",
+    b"": "not_json",
+    b'{"a": NaN}': "not_json",
+    b'{"a": "\\u0000"}': "nul",
+    b'{"a": "\\ud800"}': "not_json",
+    b"[" * 5000 + b"]" * 5000: "not_json",
+    b'{"n": 1e400}': "not_json",
+    b'{"n": 0.' + b"0" * 20_000 + b"1}": "refused_by_postgresql",
+    b'{"type": "' + b"x" * 1001 + b'"}': "too_long",
+}
 
 
 @pytest.mark.parametrize("place", [0, 20, 40, None], ids=["start", "middle", "end", "only poison"])
@@ -28,9 +30,9 @@ def test_its_neighbours_are_stored(ready: World, place: int | None) -> None:
     ready.consume(linger_ms="1000")
     ready.wait_for(len(values))
     assert ready.ids() == set(made)
-    rows = ready.sql('SELECT value, "offset" FROM dead_letter ORDER BY "offset"')
-    assert [bytes(value) for value, _ in rows] == _POISON
-    assert [offset for _, offset in rows] == list(range(place or 0, (place or 0) + len(_POISON)))
+    rows = ready.sql('SELECT value, reason, "offset" FROM dead_letter ORDER BY "offset"')
+    assert [(bytes(value), reason) for value, reason, _ in rows] == list(_POISON.items())
+    assert [offset for *_, offset in rows] == list(range(place or 0, (place or 0) + len(_POISON)))
 
 
 def test_what_is_odd_and_not_poison_is_stored(ready: World) -> None:
