@@ -20,28 +20,26 @@ def workers(text: str) -> int:
     return cores() if text == "auto" else positive(text)
 
 
+def _between(least: int, most: int, text: str) -> int:
+    number = int(text)
+    if not least <= number <= most:
+        raise ValueError(f"must be between {least} and {most}")
+    return number
+
+
 def percent(text: str) -> int:
     """A whole number from 0 to 100."""
-    number = int(text)
-    if not 0 <= number <= 100:
-        raise ValueError("must be between 0 and 100")
-    return number
+    return _between(0, 100, text)
 
 
 def days(text: str) -> int:
     """A number of days, 100 years at most."""
-    number = int(text)
-    if not 0 <= number <= 36500:
-        raise ValueError("must be between 0 and 36500")
-    return number
+    return _between(0, 36500, text)
 
 
 def port(text: str) -> int:
     """A port."""
-    number = int(text)
-    if not 1 <= number <= 65535:
-        raise ValueError("must be between 1 and 65535")
-    return number
+    return _between(1, 65535, text)
 
 
 def port_or_none(text: str) -> int:
