@@ -10,13 +10,15 @@ class Sized(Protocol):
     """What a record must tell to be batched."""
 
     offset: int
-    serialized_value_size: int  # bytes; -1 for a tombstone
+    serialized_key_size: int  # bytes; -1 for none
+    serialized_value_size: int  # -1 for a tombstone
+    serialized_header_size: int  # of all names and values; -1 without
 
 
 R = TypeVar("R", bound=Sized)
 P = TypeVar("P", bound=Hashable)
-_size = attrgetter("serialized_value_size")
-_RECORD_BYTES = 500  # of memory that a record takes beside its value: tombstones wait too
+_PARTS = [attrgetter(f"serialized_{part}_size") for part in ("key", "value", "header")]
+_RECORD_BYTES = 500  # of memory that a record takes beside these: tombstones wait too
 
 
 @dataclass
@@ -31,8 +33,8 @@ class _Waiting(Generic[R]):
 class Batcher(Generic[P, R]):
     """Collects records by partition and cuts them into batches, in order.
 
-    A batch has at most `max_records`, and at most `max_bytes` of values unless its only record is
-    larger. It is cut when one of the two is reached, or `linger` seconds after its oldest record came
+    A batch has at most `max_records`, and at most `max_bytes` of keys, values and headers unless its only
+    record is larger. It is cut when one of the two is reached, or `linger` seconds after its oldest record came
     or its partition was last cut.
     """
 
@@ -50,7 +52,7 @@ class Batcher(Generic[P, R]):
             if waiting is None:
                 waiting = self._waiting[partition] = _Waiting(since=now)
             waiting.records += records
-            waiting.size += sum(map(_size, records))
+            waiting.size += _size(records)
 
     def cut(
         self, now: float, most: int, allowed: Callable[[P, list[R]], int] = lambda _, batch: len(batch)
@@ -106,15 +108,20 @@ class Batcher(Generic[P, R]):
 
     def _first(self, waiting: _Waiting[R]) -> list[R]:
         batch = waiting.records[: self._max_records]
-        size = sum(map(_size, batch))
+        size = _size(batch)
         while size > self._max_bytes and len(batch) > 1:
-            size -= batch.pop().serialized_value_size
+            size -= _size([batch.pop()])
         return batch
 
     def _take(self, partition: P, batch: list[R], now: float) -> None:
         waiting = self._waiting[partition]
         del waiting.records[: len(batch)]
-        waiting.size -= sum(map(_size, batch))
+        waiting.size -= _size(batch)
         waiting.since = now
         if not waiting.records:
             del self._waiting[partition]
+
+
+def _size(records: Sequence[Sized]) -> int:
+    """Bytes of keys, values and headers. Summed by part: this runs three times for each record there is."""
+    return sum(sum(map(part, records)) for part in _PARTS)
