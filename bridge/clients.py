@@ -56,8 +56,8 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
 
 
 def new_asker(settings: Settings) -> KafkaConsumer:
-    """A consumer of no group that reads nothing and only asks where partitions end. Raises the same."""
-    return _made(KafkaConsumer, settings, enable_auto_commit=False, request_timeout_ms=15_000)
+    """A consumer of no group that only asks where partitions end, for one that reads as ours do. Raises the same."""
+    return _made(KafkaConsumer, settings, enable_auto_commit=False, request_timeout_ms=15_000, **_READ_COMMITTED)
 
 
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from kafka.structs import TopicPartition
 from bridge import measures
 from bridge.batches import Batcher
 from bridge.clients import new_consumer, offsets, wait_for_brokers
+from bridge.ends import Ends
 from bridge.handover import Flight, Handover
 from bridge.holding import Holding, Reason
 from bridge.ordering import Ordering
@@ -56,8 +57,9 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._holding = Holding()
         self._status: dict[str, Any] = {}  # for the two threads, which must not look at what changes
         self._reporter = Reporter(settings, lambda: self._status)
-        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status)
         self._stops = Stops(settings, self._batcher, self._reporter)
+        self._ends = Ends(settings)
+        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status, self._ends.silent)
         self._paused = False
         self._consumer: KafkaConsumer = None
         self._stopping = False
@@ -68,9 +70,10 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
-        self._gauges = measures.Gauges(self._settings, self._consumer, self._handover, self._batcher)
+        self._gauges = measures.Gauges(self._consumer, self._ends, self._handover, self._batcher)
         self._reporter.start()
         self._watchdog.start()
+        self._ends.start()
         while not self._stopping:
             self._turn()
         self._drain()
@@ -82,7 +85,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._take_results(0)
         self._hand_over()
         self._commit()
-        self._stops.turn(self._consumer)
+        self._stops.turn(self._consumer, time.monotonic())
         if self._must_hold():
             self._hold()
         else:
@@ -175,27 +178,33 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         now = time.monotonic()
         self._watchdog.turned_at = now
         waiting = len(self._handover) or self._batcher.due_in(now) is not None
-        if not waiting or self._handover.failure() or not self._handover.available:
+        if not (waiting or self._undelivered()) or self._handover.failure() or not self._handover.available:
             self._watchdog.progressed_at = now
         if now >= self._next_status:
             self._next_status = now + _STATUS_SECONDS
             self._status = self._state(now)
-            self._gauges.tell(self._holding, self._stops.partitions, now)
+            self._gauges.tell(self._holding, self._stops, now)
         news = self._holding.news(now)
         if news == (None,):
             telemetry.emit("bridge.reading")
         elif news is not None:
             telemetry.emit("bridge.holding", reason=news[0], failure=self._handover.failure())
 
+    def _undelivered(self) -> bool:
+        """Whether Kafka has records of ours that its client has not handed us."""
+        return self._ends.undelivered(self._consumer, self._consumer.assignment() - self._stops.partitions)
+
     def _state(self, now: float) -> dict[str, Any]:
         """All that is worth knowing of this bridge."""
+        held = self._holding.seconds(now) | self._stops.holding.seconds(now)
         return {
             "holding": self._holding.reason,
-            "held_seconds": {reason: round(s, 1) for reason, s in self._holding.seconds(now).items()},
+            "held_seconds": {reason: round(seconds, 1) for reason, seconds in held.items()},
             "failure": self._handover.failure(),
             "in_flight": len(self._handover),
             "in_flight_bytes": self._handover.size(),
             "waiting": len(self._batcher),
+            "undelivered": self._undelivered(),
             "partitions": _names(self._consumer.assignment()),
             "stopped": _names(self._stops.partitions),
         }

@@ -1,9 +1,9 @@
-"""Why the bridge reads nothing at the moment, and for how long it did so for each reason. Pure."""
+"""Why the bridge reads nothing at the moment, or not all, and for how long it did so for each reason. Pure."""
 
 from collections import defaultdict
 from typing import Literal
 
-Reason = Literal["redis_away", "database_away", "in_flight_full", "bytes_full", "ordering"]
+Reason = Literal["redis_away", "database_away", "in_flight_full", "bytes_full", "ordering", "dead_letter_flood"]
 
 _WORTH_SAYING_SECONDS = 1.0  # in-flight batches fill up for moments all the time
 

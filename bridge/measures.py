@@ -10,8 +10,8 @@ from bridge.batches import Batcher
 from bridge.ends import Ends
 from bridge.handover import Flight, Handover
 from bridge.holding import Holding, Reason
+from bridge.stops import Stops
 from tasks import metrics
-from tasks.settings import Settings
 
 
 def consumed(polled: Mapping[TopicPartition, Sequence[Any]]) -> None:
@@ -33,28 +33,26 @@ class Gauges:
     """Shows holding, in-flight batches, lag and stopped partitions; to be told a few times a second."""
 
     def __init__(
-        self, settings: Settings, consumer: KafkaConsumer, handover: Handover, batcher: Batcher[TopicPartition, Any]
+        self, consumer: KafkaConsumer, ends: Ends, handover: Handover, batcher: Batcher[TopicPartition, Any]
     ) -> None:
         self._consumer = consumer
         self._handover = handover
         self._batcher = batcher
-        self._ends = Ends(settings)
-        if settings.metrics_port:
-            self._ends.start()
+        self._ends = ends
         self._seconds: dict[str, float] = {}
         self._shown: set[TopicPartition] = set()
 
-    def tell(self, holding: Holding, stopped: frozenset[TopicPartition], now: float) -> None:
+    def tell(self, holding: Holding, stops: Stops, now: float) -> None:
         """Show all of it as it is now."""
         metrics.IN_FLIGHT.set(len(self._handover))
         metrics.IN_FLIGHT_BYTES.set(self._handover.size())
         for reason in get_args(Reason):
-            metrics.HOLDING.set(reason == holding.reason, reason)
-        for reason, seconds in holding.seconds(now).items():
+            metrics.HOLDING.set(reason in (holding.reason, stops.holding.reason), reason)
+        for reason, seconds in (holding.seconds(now) | stops.holding.seconds(now)).items():
             metrics.HELD_SECONDS.add(max(0.0, seconds - self._seconds.get(reason, 0.0)), reason)
             self._seconds[reason] = seconds
         ours = self._consumer.assignment()
-        metrics.STOPPED.set(len(ours & stopped))
+        metrics.STOPPED.set(len(ours & stops.partitions))
         for partition in self._shown - ours:  # another bridge shows them now
             metrics.LAG.set(0, partition.topic, str(partition.partition))
         self._shown = set(ours)

@@ -7,16 +7,21 @@ from kafka.structs import TopicPartition
 
 from bridge.batches import Batcher
 from bridge.flood import Flood
+from bridge.holding import Holding
 from bridge.reporter import Reporter
 from tasks import telemetry
 from tasks.settings import Settings
 
 
 class Stops:
-    """Stops a flooded partition, for the whole group and beyond a restart, and lets released ones go on."""
+    """Stops a flooded partition, for the whole group and beyond a restart, and lets released ones go on.
+
+    `holding` counts how long partitions of ours were stopped; the bridge reads the others meanwhile.
+    """
 
     def __init__(self, settings: Settings, batcher: Batcher[TopicPartition, Any], reporter: Reporter) -> None:
         self.partitions: frozenset[TopicPartition] = frozenset()
+        self.holding = Holding()
         self._flood: Flood[TopicPartition] = Flood(settings.dead_letter_limit_percent)
         self._batcher = batcher
         self._reporter = reporter
@@ -34,8 +39,9 @@ class Stops:
             "partition.stopped", topic=partition.topic, partition=partition.partition, reason=reason, go_on=how
         )
 
-    def turn(self, consumer: KafkaConsumer) -> None:
+    def turn(self, consumer: KafkaConsumer, now: float) -> None:
         """Take over what PostgreSQL says of stopped partitions, when that is news."""
+        self.holding.turn("dead_letter_flood" if consumer.assignment() & self.partitions else None, now)
         known = self._reporter.stopped()
         if known is None or known == self.partitions:
             return

@@ -135,8 +135,12 @@ LAG = Gauge(
     "topic",
     "partition",
 )
-HOLDING = Gauge("bridge_holding", "1 or 0", "1 for the reason the bridge reads nothing for at the moment", "reason")
-HELD_SECONDS = Counter("bridge_held_seconds_total", "seconds", "Time in which the bridge read nothing", "reason")
+HOLDING = Gauge(
+    "bridge_holding", "1 or 0", "1 for each reason that the bridge reads nothing, or not all partitions", "reason"
+)
+HELD_SECONDS = Counter(
+    "bridge_held_seconds_total", "seconds", "Time in which the bridge read nothing, or not all partitions", "reason"
+)
 STOPPED = Gauge("partitions_stopped", "partitions", "Partitions of this bridge that a flood of dead letters stopped")
 
 STORED = Counter("messages_stored_total", "messages", "Messages that workers committed to PostgreSQL", "topic")

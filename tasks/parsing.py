@@ -37,6 +37,11 @@ def days(text: str) -> int:
     return _between(0, 36500, text)
 
 
+def patience(text: str) -> int:
+    """Seconds, an hour at most. 15 may pass until Kafka lets a bridge in its group, 20 until it is known to be away."""
+    return _between(30, 3600, text)
+
+
 def port(text: str) -> int:
     """A port."""
     return _between(1, 65535, text)

@@ -2,9 +2,11 @@
 
 import orjson
 import pytest
+from confluent_kafka import Producer
 
 from bootstrap.stack import Stack
 from bridge.clients import new_consumer
+from bridge.ends import Ends
 from tests.waiting import wait_until
 from tests.world import World, events
 
@@ -89,6 +91,24 @@ def test_a_pause_loses_nothing(ready: World) -> None:
         read()
     wait_until(lambda: read() and len(offsets) >= 1000, "all records are read")
     assert offsets == list(range(1000))
+    consumer.close(autocommit=False)
+
+
+def test_records_are_missed_until_they_are_read_and_marks_of_transactions_never(ready: World) -> None:
+    ready.produce([b"{}"], partition=0)
+    consumer, ends = new_consumer(ready.settings(), None), Ends(ready.settings())
+    ends.start()
+    wait_until(lambda: consumer.poll(timeout_ms=100), "the first record is read")
+    producer = Producer({"bootstrap.servers": ready.variables["KAFKA_BROKERS"], "transactional.id": ready.topic})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(ready.topic, b"{}", partition=0)
+    producer.commit_transaction(30)
+    ours = consumer.assignment()
+    wait_until(lambda: sum(ends.of(ours).values()) == 3, "the end is known: two records and a mark")
+    assert ends.undelivered(consumer, ours)
+    wait_until(lambda: consumer.poll(timeout_ms=100), "the second record is read")
+    wait_until(lambda: consumer.poll(timeout_ms=100) or not ends.undelivered(consumer, ours), "nothing is missed")
     consumer.close(autocommit=False)
 
 

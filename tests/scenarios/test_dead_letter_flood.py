@@ -19,7 +19,10 @@ def test_a_flood_stops_its_partition_until_it_is_resumed(ready: World) -> None:
 
     def told() -> bool:
         bridges = requests.get(f"{ready.url}/health/ready", timeout=30).json()["bridges"]
-        return any(f"{ready.topic}/0" in bridge["stopped"] for bridge in bridges)
+        return any(
+            f"{ready.topic}/0" in bridge["stopped"] and bridge["held_seconds"].get("dead_letter_flood", 0) > 1
+            for bridge in bridges
+        )
 
     wait_until(told, "readiness says so")
     pod.stop()

@@ -1,22 +1,70 @@
-"""A bridge that stores nothing and knows no reason says all it knows, ends, and is started anew."""
+"""A bridge that stores nothing and knows no reason says all it knows, ends, and is started anew; others wait."""
 
 import signal
+import time
+from pathlib import Path
 
 from tests.waiting import wait_until
 from tests.world import World, events, signalled
 
+_LIMIT = 30
+
+# Loaded by Python itself: Kafka's client asks for no more records, as some of its bugs had it, while a file is there.
+_FAULT = """
+import os
+from kafka.consumer.fetcher import Fetcher
+real = Fetcher.send_fetches
+Fetcher.send_fetches = lambda self: [] if os.path.exists({!r}) else real(self)
+"""
+
 
 def test_a_stuck_bridge_is_started_anew(ready: World) -> None:
-    pod = ready.consume(watchdog_seconds="5")
+    pod = ready.consume(watchdog_seconds=str(_LIMIT))
     worker = pod.child("-m tasks")
     frozen = [worker, *worker.children()]
     for process in frozen:
         signalled(process, signal.SIGSTOP)
     made = events(100)
     ready.produce(list(made.values()))
-    stuck = wait_until(lambda: pod.lines("bridge.stuck"), "the bridge gives up", 60)
+    stuck = wait_until(lambda: pod.lines("bridge.stuck"), "the bridge gives up", _LIMIT + 30)
     assert stuck[0]["in_flight"] > 0
     for process in frozen:
         signalled(process, signal.SIGCONT)
     ready.wait_for(100)
     ready.holds_exactly(made)
+
+
+def test_a_bridge_to_which_nothing_is_delivered_is_started_anew(ready: World, tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    (tmp_path / "sitecustomize.py").write_text(_FAULT.format(str(deaf)))
+    pod = ready.consume(watchdog_seconds=str(_LIMIT), pythonpath=str(tmp_path))
+    first, second = events(100), events(100)
+    ready.produce(list(first.values()))
+    ready.wait_for(100)
+    deaf.touch()
+    ready.produce(list(second.values()))
+    stuck = wait_until(lambda: pod.lines("bridge.stuck"), "the bridge gives up", _LIMIT + 30)
+    assert (stuck[0]["in_flight"], stuck[0]["undelivered"]) == (0, True)
+    deaf.unlink()
+    ready.wait_for(200)
+    ready.holds_exactly([*first, *second])
+
+
+def test_a_bridge_without_kafka_says_so_and_is_not_stuck(ready: World) -> None:
+    pod = ready.consume(watchdog_seconds=str(_LIMIT))
+    made = events(200)
+    values = list(made.values())
+    ready.produce(values[:100])
+    ready.wait_for(100)
+    server = ready.stack.servers["kafka"]
+    server.kill()
+    away = time.monotonic()
+    wait_until(lambda: pod.lines("service.unavailable"), "the bridge says that Kafka is away")
+    wait_until(lambda: time.monotonic() - away > _LIMIT + 10, "the outage is longer than the watchdog's limit", 60)
+    server.restart()
+    ready.produce(values[100:])
+    ready.wait_for(200)
+    ready.holds_exactly(made)
+    wait_until(lambda: pod.lines("service.available"), "and that it is back")
+    assert [line["service"] for line in pod.lines("service.unavailable")] == ["kafka"]
+    assert not pod.lines("bridge.stuck")
