@@ -14,7 +14,7 @@ import peewee
 import psycopg2
 from kafka.structs import TopicPartition
 
-from tasks import bridges
+from tasks import bridges, telemetry
 from tasks.database import database
 from tasks.settings import Settings
 
@@ -26,6 +26,7 @@ class Reporter(threading.Thread):
         super().__init__(name="reporter", daemon=True)
         self._status = status
         self._group = settings.kafka_group_id
+        self._limit = settings.dead_letter_limit_percent
         self._member = f"{socket.gethostname()}-{os.getpid()}"
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -64,10 +65,12 @@ class Reporter(threading.Thread):
         with self._lock:
             new = dict(self._new)
         for partition, reason in new.items():
-            bridges.stop(partition.topic, partition.partition, self._group, reason)
+            bridges.stop(partition.topic, partition.partition, self._group, reason, self._limit)
         status = self._status()
         if status:
             bridges.report(self._member, status)
+        for row in bridges.allow(self._group, self._limit):
+            telemetry.emit("partition.released", topic=row.topic, partition=row.partition, limit_percent=self._limit)
         stopped = frozenset(TopicPartition(row.topic, row.partition) for row in bridges.stopped(self._group))
         with self._lock:
             if self._new.keys() == new.keys():

@@ -36,10 +36,15 @@ def reports() -> list[dict[str, Any]]:
     return [{"bridge": row.member, **orjson.loads(row.status)} for row in rows]
 
 
-def stop(topic: str, partition: int, group: str, reason: str) -> None:
-    """Note that a group does not read a partition any more, until it is released."""
+def stop(topic: str, partition: int, group: str, reason: str, limit_percent: int) -> None:
+    """Note that a group does not read a partition any more, until it is released or allowed more."""
     StoppedPartition.insert(
-        topic=topic, partition=partition, group=group, reason=reason, stopped_at=datetime.now(UTC)
+        topic=topic,
+        partition=partition,
+        group=group,
+        reason=reason,
+        limit_percent=limit_percent,
+        stopped_at=datetime.now(UTC),
     ).on_conflict_ignore().execute()
 
 
@@ -47,6 +52,12 @@ def stopped(group: str | None = None) -> Sequence[StoppedPartition]:
     """The partitions that are stopped, of one group or of all."""
     query = StoppedPartition.select().order_by(StoppedPartition.topic, StoppedPartition.partition)
     return list(query if group is None else query.where(StoppedPartition.group == group))
+
+
+def allow(group: str, limit_percent: int) -> Sequence[StoppedPartition]:
+    """Let a group's bridges read again what was stopped by a limit lower than this; which partitions those are."""
+    lower = (StoppedPartition.group == group) & (StoppedPartition.limit_percent < limit_percent)
+    return list(StoppedPartition.delete().where(lower).returning(StoppedPartition).execute())
 
 
 def release(topic: str, partition: int | None = None) -> int:

@@ -83,6 +83,7 @@ class StoppedPartition(Model):
     partition = IntegerField()
     group = TextField()
     reason = TextField()
+    limit_percent = IntegerField()  # the share of dead letters that was allowed
     stopped_at = DateTimeField()
 
     class Meta:

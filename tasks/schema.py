@@ -111,6 +111,14 @@ MIGRATIONS = (
         CREATE INDEX idempotency_key_used_at ON idempotency_key (used_at);
         """,
     ),
+    Migration(
+        6,
+        "the limit that stopped a partition",
+        """
+        -- Where it is not known, no higher limit is: only an operator releases those.
+        ALTER TABLE stopped_partition ADD COLUMN limit_percent integer NOT NULL DEFAULT 100;
+        """,
+    ),
 )
 # Not a migration: whether it pays for its costs (see DECISIONS.md) is for its users to say.
 _MAKE_INDEX = "CREATE INDEX CONCURRENTLY message_payload ON message USING gin (payload jsonb_path_ops)"

@@ -1,4 +1,4 @@
-"""A flood of bad records stops its partition instead of filling dead_letter, and goes on when an operator says so."""
+"""A flood of bad records stops its partition instead of filling dead_letter, until somebody allows it to go on."""
 
 import requests
 
@@ -6,7 +6,7 @@ from tests.waiting import wait_until
 from tests.world import World, events
 
 
-def test_a_flood_stops_its_partition_until_it_is_resumed(ready: World) -> None:
+def test_a_flood_stops_its_partition_until_it_may_go_on(ready: World) -> None:
     ready.serve()
     pod = ready.consume(batch_records="50", in_flight="2")
     ready.produce([b"not json"] * 2_000, partition=0)
@@ -25,9 +25,13 @@ def test_a_flood_stops_its_partition_until_it_is_resumed(ready: World) -> None:
         )
 
     wait_until(told, "readiness says so")
+    before = ready.count()
+    assert ready.run("dead-letters", "resume", "--topic", ready.topic).returncode == 0
+    wait_until(lambda: pod.lines("partition.released"), "it is released")
+    wait_until(lambda: len(pod.lines("partition.stopped")) == 2, "it stops again")
+    assert before < ready.count() < 1_000
     pod.stop()
     again = ready.consume(batch_records="50", in_flight="2", dead_letter_limit_percent="100")
-    assert ready.run("dead-letters", "resume", "--topic", ready.topic).returncode == 0
-    wait_until(lambda: again.lines("partition.released"), "it is released")
+    wait_until(lambda: again.lines("partition.released"), "more is allowed")
     ready.wait_for(2_300)
     assert ready.ids() == set(good)
