@@ -28,7 +28,8 @@ class Reporter(threading.Thread):
         self._group = settings.kafka_group_id
         self._limit = settings.dead_letter_limit_percent
         self._member = f"{socket.gethostname()}-{os.getpid()}"
-        self._ending = threading.Event()
+        self._wake = threading.Event()
+        self._ending = False
         self._lock = threading.Lock()
         self._new: dict[TopicPartition, str] = {}
         self._stopped: frozenset[TopicPartition] | None = None
@@ -38,6 +39,7 @@ class Reporter(threading.Thread):
         with self._lock:
             self._new[partition] = reason
             self._stopped = None
+        self._wake.set()
 
     def stopped(self) -> frozenset[TopicPartition] | None:
         """The partitions that are stopped; None while that is not known."""
@@ -46,14 +48,19 @@ class Reporter(threading.Thread):
 
     def run(self) -> None:
         """Report until the bridge ends; an outage of PostgreSQL only makes the news old."""
-        self._try(self._turn)
-        while not self._ending.wait(bridges.REPORT_SECONDS):
+        ending = False
+        while not ending:
+            self._wake.clear()
+            ending = self._ending  # what was stopped before the end is reported yet
             self._try(self._turn)
+            if not ending:
+                self._wake.wait(bridges.REPORT_SECONDS)
         self._try(lambda: bridges.leave(self._member))
 
     def end(self) -> None:
-        """Report no more; called when the bridge ends in order."""
-        self._ending.set()
+        """Report a last time; called when the bridge ends in order."""
+        self._ending = True
+        self._wake.set()
         self.join(1)
 
     def _try(self, action: Callable[[], None]) -> None:
