@@ -15,6 +15,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
+from kombu.asynchronous import set_event_loop
 
 from tasks import database, observing, telemetry
 from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk, explain
@@ -96,6 +97,11 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
             end.daemon = True
             end.start()
             raise
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called when the loop is about to run, also for a new connection: kombu forgot its loop with the old one."""
+        set_event_loop(hub)
+        super().register_with_event_loop(hub)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Try until Redis answers, at most a second apart."""

@@ -52,7 +52,9 @@ class PersistRequest(Request):  # type: ignore[misc]
         try:
             say()
         except self._connection_errors as error:
-            get_event_loop().call_soon(_raise, error)
+            loop = get_event_loop()
+            if loop is not None:  # else it is connecting anew already, or ending
+                loop.call_soon(_raise, error)
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Called for an exception of the task, and when its process ended without one."""
