@@ -1,14 +1,12 @@
 """The Celery application: how tasks travel and what happens to them when things break."""
 
-import contextlib
 import os
 import threading
 import time
 import uuid
 import warnings
-from typing import Any, NoReturn
+from typing import Any
 
-import redis
 from celery import Celery
 from celery.apps import worker as celery_worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
@@ -18,10 +16,11 @@ from celery.worker.state import maybe_shutdown
 from kombu.asynchronous import set_event_loop
 
 from tasks import database, observing, telemetry
-from tasks.claims import BEAT_SECONDS, EXPIRY_SECONDS, ClaimDesk, explain
+from tasks.claims import EXPIRY_SECONDS, ClaimDesk, explain
 from tasks.errors import ConfigurationError
 from tasks.persist import NAME, Persist
 from tasks.settings import Settings, flag
+from tasks.vitals import Vitals
 
 _ASK_AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 5.0
@@ -126,14 +125,6 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
         time.sleep(_ASK_AGAIN_SECONDS)
 
 
-def _beat(desk: ClaimDesk) -> NoReturn:
-    """Runs in a thread of the worker's parent process, for as long as that lives."""
-    while True:
-        with contextlib.suppress(redis.RedisError):  # while Redis is away no bridge can miss us
-            desk.beat()
-        time.sleep(BEAT_SECONDS)
-
-
 def _say_nothing(*_: Any) -> None:
     pass
 
@@ -141,7 +132,8 @@ def _say_nothing(*_: Any) -> None:
 def run_worker(settings: Settings) -> None:
     """Work until told to stop: a Celery worker with `settings.workers` prefork processes."""
     app = create_app(settings)
-    threading.Thread(target=_beat, args=(app.tasks[NAME].desk,), daemon=True).start()
+    patience = settings.watchdog_seconds / 2  # the bridge, which cannot mend it, has more
+    Vitals(app.tasks[NAME].desk, queue(settings), patience).start()
     setup_logging.connect(lambda **_: telemetry.configure(settings, "worker"), weak=False)
     worker_process_init.connect(lambda **_: observing.begin(settings, "worker"), weak=False)
     worker_process_shutdown.connect(lambda **_: observing.end(), weak=False)

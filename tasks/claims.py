@@ -181,9 +181,9 @@ class ClaimDesk:
         raw += cast("list[bytes] | None", self._redis.lpop(reply_to, 1000)) or []
         return [Result(**orjson.loads(line)) for line in raw]
 
-    def unread(self, reply_to: str) -> int:
-        """How many results wait to be read."""
-        return self._redis.llen(reply_to)
+    def unread(self, queue: str) -> int:
+        """How many results, or tasks, wait in a list of Redis to be read."""
+        return self._redis.llen(queue)
 
     def whereabouts(self, claims: Sequence[Claim]) -> list[Whereabouts]:
         """Where each batch is: it waits for a worker, a living worker has it, or it is lost.

@@ -127,7 +127,10 @@ class Settings:
         "consume",
     )
     watchdog_seconds: int = _setting(
-        "120", parsing.patience, "a bridge that does nothing for so long, and knows no reason, ends itself", "consume"
+        "120",
+        parsing.patience,
+        "a bridge, or workers, that do nothing for so long, and know no reason, end themselves",
+        "consume",
     )
     batch_deadline_seconds: int = _setting(
         "60", parsing.positive, "a batch that a worker has for so long is taken from it", "consume"

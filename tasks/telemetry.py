@@ -67,6 +67,11 @@ CATALOGUE = _catalogue(
     Event("bridge.holding", logging.WARNING, "The bridge reads nothing, for a reason"),
     Event("bridge.reading", logging.INFO, "The bridge reads again"),
     Event("bridge.stuck", logging.ERROR, "The bridge hangs and ends itself, to be started anew"),
+    Event(
+        "worker.stuck",
+        logging.ERROR,
+        "Tasks wait and the workers take none; their parent ends itself, to be started anew",
+    ),
     Event("partition.stopped", logging.ERROR, "Too much of a partition went to dead_letter; it is read no more"),
     Event("partition.released", logging.WARNING, "A stopped partition is read again"),
     Event("dead_letter.redriven", logging.DEBUG, "Kafka acknowledged a dead letter that was produced again"),

@@ -1,4 +1,4 @@
-"""A bridge that stores nothing and knows no reason says all it knows, ends, and is started anew; others wait."""
+"""What does nothing and knows no reason says so, ends, and is started anew; what knows one waits."""
 
 import signal
 import time
@@ -15,6 +15,14 @@ import os
 from kafka.consumer.fetcher import Fetcher
 real = Fetcher.send_fetches
 Fetcher.send_fetches = lambda self: [] if os.path.exists({!r}) else real(self)
+"""
+
+# The same for kombu: the workers' parent tells Redis of no task that it is done, and so is never free for another.
+_DEAF = """
+import os
+from kombu.transport.redis import QoS
+real = QoS.ack
+QoS.ack = lambda self, tag: None if os.path.exists({!r}) else real(self, tag)
 """
 
 
@@ -67,4 +75,19 @@ def test_a_bridge_without_kafka_says_so_and_is_not_stuck(ready: World) -> None:
     ready.holds_exactly(made)
     wait_until(lambda: pod.lines("service.available"), "and that it is back")
     assert [line["service"] for line in pod.lines("service.unavailable")] == ["kafka"]
+    assert not pod.lines("bridge.stuck")
+
+
+def test_workers_that_take_no_more_tasks_are_started_anew(ready: World, tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    deaf.touch()
+    (tmp_path / "sitecustomize.py").write_text(_DEAF.format(str(deaf)))
+    pod = ready.consume(watchdog_seconds=str(_LIMIT), batch_records="10", pythonpath=str(tmp_path))
+    made = events(200)
+    ready.produce(list(made.values()))
+    stuck = wait_until(lambda: pod.lines("worker.stuck"), "the workers' parent gives up", _LIMIT + 30)
+    assert stuck[0]["waiting"] > 0
+    deaf.unlink()
+    ready.wait_for(200)
+    ready.holds_exactly(made)
     assert not pod.lines("bridge.stuck")
