@@ -51,7 +51,7 @@ class PersistRequest(Request):  # type: ignore[misc]
         self.acknowledged: bool = True
         try:
             say()
-        except self._connection_errors as error:
+        except (redis.RedisError, *self._connection_errors) as error:
             loop = get_event_loop()
             if loop is not None:  # else it is connecting anew already, or ending
                 loop.call_soon(_raise, error)

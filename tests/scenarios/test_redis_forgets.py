@@ -1,4 +1,4 @@
-"""Redis wiped, or out of memory, in the middle of the load: the bridge hands everything over again."""
+"""Redis wiped, out of memory, or refusing, in the middle of the load: the bridge hands everything over again."""
 
 from functools import partial
 from typing import Any
@@ -40,6 +40,24 @@ def test_nothing_is_lost(ready: World, fault: str) -> None:
     server.close()
     ready.holds_exactly(made)
     ready.all_committed()
+
+
+def test_acknowledgements_that_redis_refuses_stop_no_worker(ready: World) -> None:
+    made = events(_COUNT)
+    server = redis.Redis.from_url(ready.variables["REDIS_URL"])
+    ready.consume(batch_records="100", batch_deadline_seconds=NEVER)
+    server.acl_setuser("default", enabled=True, commands=["-zrem"], reset=False)  # as a server that became a replica
+    try:
+        ready.produce(list(made.values())[: _COUNT // 2])
+        wait_until(lambda: len(server.acl_log()) > 0, "Redis refuses an acknowledgement")
+        wait_until(lambda: ready.count() > 500, "the load is under way")
+    finally:
+        server.acl_setuser("default", enabled=True, commands=["+zrem"], reset=False)
+    ready.produce(list(made.values())[_COUNT // 2 :])
+    ready.wait_for(_COUNT, 30)
+    ready.holds_exactly(made)
+    ready.all_committed()
+    server.close()
 
 
 def test_what_celery_cannot_read_stops_nothing(ready: World) -> None:
