@@ -14,7 +14,18 @@ import msgspec
 from uuid_utils import UUID
 
 from api.problems import Problem
-from tasks.envelope import ID_HEADER, Record, decode, parse, read_body
+from tasks.envelope import (
+    CHANGING_HEADERS,
+    ID_HEADER,
+    OUTBOX_HEADER,
+    Body,
+    Record,
+    decode,
+    identify,
+    parse,
+    read_body,
+    uuid_bytes,
+)
 from tasks.errors import BadRecord
 
 STRUCTURED = "application/cloudevents+json"
@@ -25,7 +36,7 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Outgoing(NamedTuple):
-    """A message that can be stored, ready for Kafka."""
+    """A message that can be stored, ready for Kafka, its id among the headers."""
 
     id: str
     topic: str
@@ -46,17 +57,19 @@ def read(value: bytes, topics: Sequence[str], topic: str | None, new_id: NewId, 
     fields = parse(value)
     if not isinstance(fields, dict):
         raise Problem(400, "not-an-object", "The body is no JSON object", "Send a JSON object; its fields are yours.")
+    body = read_body(fields)
     if event:
         _check_event(fields, lambda name: f"/{name}")
         headers = [("content-type", STRUCTURED.encode())]
-        key = _string(fields, "partitionkey")
+        key, given = _string(fields, "partitionkey"), body.event_id
     else:
-        _string(fields, "id")
         _string(fields, "type")
         headers = _headers(fields)
-        key = _string(fields, "key")
+        key, own = _string(fields, "key"), _string(fields, "id")
+        # The field `id` is ours to define here, but a CloudEvent has one id, however it is sent.
+        given = body.event_id or (own and uuid_bytes(own)) or identify(headers, body)
     wanted = topic if topic is not None else _string(fields, "topic")
-    return _outgoing(value, fields, key, headers, known_topic(wanted, topics), new_id)
+    return _outgoing(value, body, key, headers, known_topic(wanted, topics), given, new_id)
 
 
 def read_binary(
@@ -71,7 +84,9 @@ def read_binary(
     headers = [(f"ce_{name}", said.encode()) for name, said in text.items()]
     headers.append(("content-type", b"application/json"))
     value = value or b"null"
-    return _outgoing(value, parse(value), text.get("partitionkey"), headers, known_topic(topic, topics), new_id)
+    body = read_body(parse(value))
+    given = identify(headers, body)
+    return _outgoing(value, body, text.get("partitionkey"), headers, known_topic(topic, topics), given, new_id)
 
 
 def items(body: bytes, lines: bool, most: int) -> list[bytes]:
@@ -100,6 +115,34 @@ def _slices(body: bytes) -> list[bytes]:
         raise BadRecord("not_json", f"the body is no JSON array: {error}") from None
 
 
+def conflicts(items: Sequence[object]) -> dict[int, int]:
+    """The messages that have the id of an earlier one and differ from it: index, and index of the earlier one.
+
+    Only one of the two could be stored. A message that is merely repeated is sent, and stored once.
+    """
+    first: dict[tuple[str, str], tuple[int, Outgoing]] = {}
+    contents: dict[int, Any] = {}  # of the earlier ones: one may be large, and compared many times
+    found: dict[int, int] = {}
+    for index, item in enumerate(items):
+        if not isinstance(item, Outgoing):
+            continue
+        known, earlier = first.setdefault((item.topic, item.id), (index, item))
+        if known == index:
+            continue
+        if known not in contents:
+            contents[known] = _content(earlier)
+        if _content(item) != contents[known]:
+            found[index] = known
+    return found
+
+
+def _content(message: Outgoing) -> tuple[Any, ...]:
+    """What the worker compares of two messages with one id."""
+    headers = {name: value for name, value in message.headers if name not in CHANGING_HEADERS}
+    headers[OUTBOX_HEADER] = headers.get(OUTBOX_HEADER, b"").lower()  # a UUID may be written in any case
+    return message.key, headers, parse(message.value)
+
+
 def key_id(namespace: uuid.UUID, client: str, key: str, index: int | None = None) -> str:
     """The id that an Idempotency-Key stands for: the same in every process, and after each restart."""
     # JSON, because any separator may be part of a key.
@@ -107,16 +150,20 @@ def key_id(namespace: uuid.UUID, client: str, key: str, index: int | None = None
 
 
 def _outgoing(
-    value: bytes, parsed: Any, key: str | None, headers: list[tuple[str, bytes]], topic: str, new_id: NewId
+    value: bytes,
+    body: Body,
+    key: str | None,
+    headers: list[tuple[str, bytes]],
+    topic: str,
+    given: bytes | None,
+    new_id: NewId,
 ) -> Outgoing:
     raw_key = None if key is None else key.encode()
+    message_id = str(UUID(bytes=given)) if given else new_id()
+    headers = [*headers, (ID_HEADER, message_id.encode())]
     # What the worker will do with it, so that whatever it would refuse is refused now.
-    unplaced = Record(topic, 0, 0, 0, raw_key, value, headers)
-    message = decode(unplaced, lambda _: b"", read_body(parsed))
-    if message.id:
-        return Outgoing(str(UUID(bytes=message.id)), topic, raw_key, value, headers)
-    made = new_id()
-    return Outgoing(made, topic, raw_key, value, [*headers, (ID_HEADER, made.encode())])
+    decode(Record(topic, 0, 0, 0, raw_key, value, headers), body)
+    return Outgoing(message_id, topic, raw_key, value, headers)
 
 
 def _check_event(attributes: Mapping[str, Any], pointer: Callable[[str], str]) -> None:

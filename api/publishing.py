@@ -78,6 +78,9 @@ def post_batch() -> Response:
         parts = incoming.items(body, kind in _LINES, own.max_batch_items)
         event, topic = kind == incoming.BATCHED, _topic(asked)
         read = [_read_item(own, part, index, event, topic, new_id) for index, part in enumerate(parts)]
+        for index, first in incoming.conflicts(read).items():
+            detail = f"Item {first} is a different message with the same id."
+            read[index] = _item_problem(Problem(422, "id-conflict", "An id is taken", detail, pointer="/id"), index)
         messages = [message for message in read if isinstance(message, Outgoing)]
         if len(messages) < len(read):
             results = [shapes.item(index, one) for index, one in enumerate(read)]
@@ -94,9 +97,13 @@ def _read_item(
             raise too_large(f"It has {len(part)} bytes; at most {own.max_body_bytes} are taken.")
         return incoming.read(part, own.kafka_topics, topic, lambda: new_id(index), event)
     except (BadRecord, Problem) as error:
-        problem = shape_of(error)
-        problem["pointer"] = f"/{index}{problem.get('pointer', '')}"
-        return problem
+        return _item_problem(error, index)
+
+
+def _item_problem(error: BadRecord | Problem, index: int) -> dict[str, Any]:
+    problem = shape_of(error)
+    problem["pointer"] = f"/{index}{problem.get('pointer', '')}"
+    return problem
 
 
 def _send_all(messages: Sequence[Outgoing]) -> Response:

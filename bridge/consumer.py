@@ -171,7 +171,7 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._progress.stored(flight.partition, result.batch)
         self._ordering.done(flight.partition, result.batch)
         self._watchdog.progressed_at = now
-        self._stops.count(self._consumer, flight.partition, flight.claim.records, result.dead)
+        self._stops.count(self._consumer, flight.partition, flight.claim.records, result.counted)
 
     def _tell(self) -> None:
         """Keep watchdog, reporter and log up to date."""

@@ -39,6 +39,7 @@ def create_app(settings: Settings) -> Celery:
     app.conf.update(configuration(settings))
     task = Persist()
     task.desk = ClaimDesk(settings.redis_url, worker=uuid.uuid4().hex)
+    task.seconds = settings.batch_deadline_seconds
     app.register_task(task)
     return app
 

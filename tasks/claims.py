@@ -74,17 +74,24 @@ class Claim:
 class Result:
     """What became of a batch.
 
-    `failed` may succeed later. `killed`: it ended its worker, held it too long, or raised an error that
-    nobody foresaw, so that one of its records is to blame.
+    `failed` may succeed later, or may have succeeded without an answer. `killed`: before it reached PostgreSQL it
+    ended its worker, held it too long, or raised an error that nobody foresaw, so that one of its records is to blame.
     """
 
     batch: str
     attempt: int
     outcome: Outcome
     stored: int = 0
+    redelivered: int = 0
     duplicates: int = 0
     dead: int = 0
+    counted: int = 0  # of the dead letters, those that speak against the partition
     reason: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Result":
+        """The result in a worker's report. What it does not know it leaves: a newer worker may say more."""
+        return cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
 
 
 def pack(records: Sequence[Any]) -> bytes:
@@ -154,9 +161,12 @@ class ClaimDesk:
         """Note that the records are decoded, and that from here on PostgreSQL is what is waited for."""
         self._redis.set(_storing(claim), b"", ex=EXPIRY_SECONDS)
 
-    def was_storing(self, claim: Claim) -> bool:
-        """Whether the batch got as far as PostgreSQL."""
-        return bool(self._redis.exists(_storing(claim)))
+    def was_decoding(self, claim: Claim) -> bool:
+        """Whether the batch surely had not got as far as PostgreSQL; not if Redis has lost what would say so."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.exists(claim.key)
+        pipe.exists(_storing(claim))
+        return bool(pipe.execute() == [1, 0])
 
     def discard(self, claim: Claim) -> None:
         """Make a claim stale: a task that still carries it finds nothing to do."""
@@ -179,7 +189,7 @@ class ClaimDesk:
                 return []
             raw.append(first[1])
         raw += cast("list[bytes] | None", self._redis.lpop(reply_to, 1000)) or []
-        return [Result(**orjson.loads(line)) for line in raw]
+        return [Result.of(orjson.loads(line)) for line in raw]
 
     def unread(self, queue: str) -> int:
         """How many results, or tasks, wait in a list of Redis to be read."""

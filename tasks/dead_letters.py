@@ -3,6 +3,7 @@
 import uuid
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -11,11 +12,9 @@ import orjson
 from peewee import ModelSelect, Tuple, fn
 
 from tasks.database import database, delete_batches
-from tasks.envelope import ID_HEADER, Record, decode, record_id
+from tasks.envelope import ID_HEADER, NO_BODY, REDRIVEN_HEADER, Record, identify, parse, read_body
 from tasks.errors import BadRecord
 from tasks.models import DeadLetter
-
-REDRIVEN_HEADER = "redriven-from"
 
 Keyset = tuple[datetime, uuid.UUID]
 Letters: TypeAlias = "ModelSelect[DeadLetter]"
@@ -171,16 +170,18 @@ def redriven(letter: DeadLetter) -> Record:
     """
     record = record_of(letter)
     headers = [*record.headers, (REDRIVEN_HEADER, str(letter.id).encode())]
-    if _nameless(record):
+    if not _has_own_id(record):
         headers.append((ID_HEADER, str(letter.id).encode()))
     return record._replace(headers=headers)
 
 
-def _nameless(record: Record) -> bool:
-    try:
-        return decode(record).id == record_id(record)
-    except BadRecord:  # it will be a dead letter again, unless the worker is newer than we are
-        return False
+def _has_own_id(record: Record) -> bool:
+    """Whether its sender gave the record an id. Only what may be a CloudEvent is parsed: parsing may be what kills."""
+    body = NO_BODY
+    if record.value is not None and b'"specversion"' in record.value:
+        with suppress(BadRecord):
+            body = read_body(parse(record.value))
+    return identify(record.headers, body) is not None
 
 
 def _moment(moment: datetime | None) -> str | None:

@@ -5,14 +5,18 @@ and its Kafka protocol binding). Whatever cannot become a message raises BadReco
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from tasks.errors import BadRecord
 
-ID_HEADER = "message-id"  # set by the API when the body has no UUID of its own
+ID_HEADER = "message-id"  # set by the API
+OUTBOX_HEADER = "id"  # set by the event router of an outbox table
+REDRIVEN_HEADER = "redriven-from"  # the dead letter's id
+# Headers that change when the same message is sent again: traces (W3C, B3) and our own.
+CHANGING_HEADERS = ("traceparent", "tracestate", "baggage", "b3", REDRIVEN_HEADER, ID_HEADER)
 _SOURCE_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a01")  # of ids made from CloudEvents source and id
 _RECORD_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids made from a record's place in Kafka
 # Times that a calendar has in every time zone, milliseconds since 1970: years 1 to 9999, but for a day at each end.
@@ -49,29 +53,28 @@ class Message(NamedTuple):
 class Body(NamedTuple):
     """The fields of a JSON value that mean something to us; absent ones are None."""
 
-    id: bytes | None
+    event_id: bytes | None  # made from the source and id of a structured CloudEvent
     type: str | None
 
 
-def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None, body: Body | None = None) -> Message:
+NO_BODY = Body(None, None)
+
+
+def decode(record: Record, body: Body | None = None) -> Message:
     """The message in `record`; a tombstone (no value) is a message without payload.
 
-    `unnamed` makes the id of a record that brings none; by default `record_id` does. `body` is what
-    `read_body` says of the value, for who has parsed it already.
+    `body` is what `read_body` says of the value, for a caller that has parsed it already.
     Raises BadRecord: invalid_utf8, not_json, nul, too_long, bad_timestamp.
     """
     if not EARLIEST <= record.timestamp <= LATEST:
         raise BadRecord("bad_timestamp", f"{record.timestamp} ms since 1970 is in none of the years 1 to 9999")
-    headers = dict(record.headers) if record.headers else None
     if body is None:
-        body = _NO_BODY if record.value is None else read_body(parse(record.value))
-    message_id = body.id
+        body = NO_BODY if record.value is None else read_body(parse(record.value))
     kind = body.type
-    if headers:
-        message_id = _id_in_headers(headers) or message_id
-        kind = _text(headers.get("ce_type")) or kind
+    if record.headers:
+        kind = _text(dict(record.headers).get("ce_type")) or kind
     return Message(
-        message_id or (unnamed or record_id)(record),
+        identify(record.headers, body) or record_id(record),
         record.offset,
         record.timestamp,
         _short("type", kind),
@@ -81,16 +84,31 @@ def decode(record: Record, unnamed: Callable[[Record], bytes] | None = None, bod
     )
 
 
+def identify(headers: Headers, body: Body) -> bytes | None:
+    """The id that its sender gave a record: 16 bytes, or None for a record that has only its place.
+
+    The first of: the header `message-id`, the header `id`, each where it is a UUID; the `source` and `id` of a
+    CloudEvent, in either mode. A value that is no UUID never hides the next source, and a field `id` of any
+    other JSON value is data: in a change stream it is the entity's, and every version of the entity has it.
+    """
+    if not headers:
+        return body.event_id
+    values = dict(headers)
+    for name in (ID_HEADER, OUTBOX_HEADER):
+        raw = values.get(name)
+        given = None if raw is None else uuid_bytes(text_of(raw))
+        if given is not None:
+            return given
+    return _source_id(_text(values.get("ce_source")), _text(values.get("ce_id"))) or body.event_id
+
+
 def read_body(parsed: Any) -> Body:
     """The fields of a parsed JSON value."""
     if type(parsed) is not dict:
-        return _NO_BODY
-    given = parsed.get("id")
+        return NO_BODY
     kind = parsed.get("type")
-    message_id = uuid_bytes(given) if type(given) is str else None
-    if message_id is None and "specversion" in parsed:
-        message_id = _source_id(parsed.get("source"), given)
-    return Body(message_id, kind if type(kind) is str else None)
+    event_id = _source_id(parsed.get("source"), parsed.get("id")) if "specversion" in parsed else None
+    return Body(event_id, kind if type(kind) is str else None)
 
 
 def parse(value: bytes) -> Any:
@@ -116,7 +134,7 @@ def uuid_bytes(text: str) -> bytes | None:
 
 
 def record_id(record: Record) -> bytes:
-    """An id for a record that brings none: the same each time the same record is read.
+    """An id for a record without one of its own: the same each time the same record is read.
 
     The timestamp is part of it, because a topic that is deleted and made anew counts its offsets
     from 0 again, and its new records must not be taken for the old ones.
@@ -134,9 +152,6 @@ def text_of(raw: bytes) -> str:
     return "\\x" + raw.hex() if "\0" in text else text
 
 
-_NO_BODY = Body(None, None)
-
-
 def _text(raw: bytes | None) -> str | None:
     return None if raw is None else text_of(raw)
 
@@ -146,13 +161,6 @@ def _source_id(source: Any, given: Any) -> bytes | None:
         return None
     # A JSON array of the two, because any separator may be part of either.
     return uuid.uuid5(_SOURCE_NAMESPACE, orjson.dumps([source, given]).decode()).bytes
-
-
-def _id_in_headers(headers: dict[str, bytes | None]) -> bytes | None:
-    given = _text(headers.get(ID_HEADER)) or _text(headers.get("ce_id"))
-    if given is None:
-        return None
-    return uuid_bytes(given) or _source_id(_text(headers.get("ce_source")), given)
 
 
 def _headers_json(headers: Headers) -> bytes:

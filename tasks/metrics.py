@@ -144,7 +144,10 @@ HELD_SECONDS = Counter(
 STOPPED = Gauge("partitions_stopped", "partitions", "Partitions of this bridge that a flood of dead letters stopped")
 
 STORED = Counter("messages_stored_total", "messages", "Messages that workers committed to PostgreSQL", "topic")
-DUPLICATES = Counter("messages_duplicate_total", "messages", "Messages that were stored already", "topic")
+REDELIVERED = Counter("records_redelivered_total", "records", "Records read again that were stored already", "topic")
+DUPLICATES = Counter(
+    "messages_duplicate_total", "messages", "Messages sent again by their sender, with the same id and content", "topic"
+)
 DEAD = Counter("dead_letters_total", "records", "Records that workers committed to dead_letter", "topic", "reason")
 END_TO_END_SECONDS = Histogram(
     "end_to_end_seconds",

@@ -22,9 +22,9 @@ class JsonTextField(Field):
 
 
 class Message(Model):
-    """A message, kept exactly once by its id."""
+    """A message, kept exactly once by its id in its topic."""
 
-    id = UUIDField(primary_key=True)
+    id = UUIDField()
     topic = TextField()
     partition = IntegerField()
     offset = BigIntegerField()
@@ -38,6 +38,7 @@ class Message(Model):
     class Meta:
         database = database
         table_name = "message"
+        primary_key = CompositeKey("id", "topic")
 
 
 class DeadLetter(Model):

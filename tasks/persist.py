@@ -12,7 +12,7 @@ import peewee
 import psycopg2
 import redis
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Task
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
@@ -62,13 +62,13 @@ class PersistRequest(Request):  # type: ignore[misc]
         if isinstance(raised, ExceptionWithTraceback):
             raised = raised.exc
         if isinstance(raised, WorkerLostError):
-            self.task.report_lost(self.args, "its worker process ended")
+            self.task.report_end(self.args, "its worker process ended")
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         """Called when the task ran out of time; its process is then killed."""
         if not soft:
-            self.task.report_timeout(self.args, timeout)
+            self.task.report_end(self.args, f"it took longer than {timeout:.0f} s")
         return super().on_timeout(soft, timeout)
 
 
@@ -83,9 +83,10 @@ class Persist(Task):  # type: ignore[misc]
     Request = PersistRequest
     throws = _PASSING  # said in one line by on_failure, without a traceback
     desk: ClaimDesk  # set by tasks.app.create_app
+    seconds: float  # that a batch may take; set with it
 
     def run(self, fields: dict[str, Any]) -> None:
-        """Store a batch. `fields` is a Claim; an exception means: nothing stored, hand it over again."""
+        """Store a batch. `fields` is a Claim; an exception means: not known to be stored, hand it over again."""
         claim = Claim.of(fields)
         with traces.storing(claim.topic, claim.place(), claim.traceparent):
             self._store(claim)
@@ -96,21 +97,22 @@ class Persist(Task):  # type: ignore[misc]
             telemetry.emit("batch.stale", **claim.place())
             return
         records = claims.unpack(claim, packed)
-        messages, dead = (
-            decode_all(records) if not claim.bury else ([], [Dead(records[0], "killed_its_worker", claim.bury)])
-        )
+        messages, dead = ([], []) if claim.bury else decode_all(records)
         self.desk.storing(claim)
         with database.connection_context():
-            outcome = store.store_batch(claim.topic, claim.partition, records, messages, dead)
+            if claim.bury:
+                outcome = store.bury(Dead(records[0], "killed_its_worker", claim.bury), self.seconds)
+            else:
+                outcome = store.store_batch(claim.topic, claim.partition, records, messages, dead, self.seconds)
+        # First of all: what fails from here on must not be taken for a fault of a record that is stored.
+        self._report(claim, _result(claim, outcome))
         _count(claim, records, outcome)
         _log(claim, messages, outcome)
-        self._report(
-            claim,
-            Result(claim.batch, claim.attempt, "stored", outcome.stored, outcome.duplicates, len(outcome.dead)),
-        )
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo) -> None:
         """Called in the worker process when `run` raised: the bridge decides when to try again."""
+        if isinstance(exc, TimeLimitExceeded):
+            return  # in the parent, whose loop must not wait for Redis; PersistRequest.on_timeout has said it
         claim = Claim.of(args[0])
         explained = explain(exc) if isinstance(exc, TRANSIENT) else None
         if isinstance(explained, AccessDenied):
@@ -135,26 +137,21 @@ class Persist(Task):  # type: ignore[misc]
                 said = True
                 time.sleep(_REPORT_AGAIN_SECONDS)
 
-    def report_lost(self, args: Sequence[Any], reason: str, outcome: Outcome = "killed") -> None:
-        """Tell the bridge that this batch's process ended before it could say anything."""
+    def report_end(self, args: Sequence[Any], reason: str) -> None:
+        """Tell the bridge that this batch's process ended before it could say anything.
+
+        Called in the parent, which tries once: the bridge hands a batch over again when its deadline is over.
+        A record is to blame only if the batch was still being decoded. Whatever happens once PostgreSQL was
+        reached, a COMMIT may be under way, and the batch stored.
+        """
         claim = Claim.of(args[0])
-        telemetry.emit("batch.failed", **claim.place(), reason=reason)
         try:
+            outcome: Outcome = "killed" if self.desk.was_decoding(claim) else "failed"
+            reason = reason if outcome == "killed" else f"{reason}, waiting for PostgreSQL"
+            telemetry.emit("batch.failed", **claim.place(), reason=reason)
             self.desk.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
         except redis.RedisError as error:
-            # The bridge hands a batch over again when its deadline is over; this process must go on.
             telemetry.emit("service.unavailable", service="redis", reason=claims.explain(error))
-
-    def report_timeout(self, args: Sequence[Any], seconds: float) -> None:
-        """Tell the bridge that this batch took too long. If PostgreSQL was what took it, no record is to blame."""
-        try:
-            waited = self.desk.was_storing(Claim.of(args[0]))
-        except redis.RedisError:
-            waited = True
-        if waited:
-            self.report_lost(args, f"PostgreSQL took longer than {seconds:.0f} s", "failed")
-        else:
-            self.report_lost(args, f"it took longer than {seconds:.0f} s")
 
 
 def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
@@ -170,9 +167,23 @@ def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
     return messages, dead
 
 
+def _result(claim: Claim, outcome: store.Stored) -> Result:
+    return Result(
+        claim.batch,
+        claim.attempt,
+        "stored",
+        outcome.stored,
+        outcome.redelivered,
+        len(outcome.duplicates),
+        len(outcome.dead),
+        sum(dead.counts() for dead in outcome.dead),
+    )
+
+
 def _count(claim: Claim, records: Sequence[Record], outcome: store.Stored) -> None:
     metrics.STORED.add(outcome.stored, claim.topic)
-    metrics.DUPLICATES.add(outcome.duplicates, claim.topic)
+    metrics.REDELIVERED.add(outcome.redelivered, claim.topic)
+    metrics.DUPLICATES.add(len(outcome.duplicates), claim.topic)
     for reason, dead in Counter(dead.reason for dead in outcome.dead).items():
         metrics.DEAD.add(dead, claim.topic, reason)
     oldest = min(map(_timestamp, records))
@@ -180,12 +191,28 @@ def _count(claim: Claim, records: Sequence[Record], outcome: store.Stored) -> No
 
 
 def _log(claim: Claim, messages: Sequence[Message], outcome: store.Stored) -> None:
-    counts = {"stored": outcome.stored, "duplicates": outcome.duplicates, "dead": len(outcome.dead)}
+    counts = {
+        "stored": outcome.stored,
+        "redelivered": outcome.redelivered,
+        "duplicates": len(outcome.duplicates),
+        "dead": len(outcome.dead),
+    }
     shown = [str(uuid.UUID(bytes=message.id)) for message in messages[:_IDS_SHOWN]]
     telemetry.emit("batch.stored", **claim.place(), **counts, ids=shown)
     for dead in outcome.dead:
         place = {"topic": dead.record.topic, "partition": dead.record.partition, "offset": dead.record.offset}
         telemetry.emit("message.dead", batch=claim.batch, **place, reason=dead.reason, detail=dead.detail)
+    for message, stored_partition, stored_offset in outcome.duplicates:
+        telemetry.emit(
+            "message.duplicate",
+            id=str(uuid.UUID(bytes=message.id)),
+            batch=claim.batch,
+            topic=claim.topic,
+            partition=claim.partition,
+            offset=message.offset,
+            stored_partition=stored_partition,
+            stored_offset=stored_offset,
+        )
     if telemetry.wanted("message.stored"):
         for message in messages:
             telemetry.emit(

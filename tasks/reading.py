@@ -44,8 +44,12 @@ class Page(NamedTuple):
 
 
 def find(message_id: uuid.UUID) -> dict[str, Any] | None:
-    """The message with this id, if it is stored, by its columns. Raises peewee.DatabaseError."""
-    found: dict[str, Any] | None = Message.select().where(Message.id == message_id).dicts().first()
+    """The message with this id, if it is stored, by its columns; of several topics the newest.
+
+    Raises peewee.DatabaseError.
+    """
+    query = Message.select().where(Message.id == message_id).order_by(Message.stored_at.desc())
+    found: dict[str, Any] | None = query.dicts().first()
     return found
 
 

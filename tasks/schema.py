@@ -119,6 +119,16 @@ MIGRATIONS = (
         ALTER TABLE stopped_partition ADD COLUMN limit_percent integer NOT NULL DEFAULT 100;
         """,
     ),
+    Migration(
+        7,
+        "ids by topic, dead letters by place",
+        """
+        -- Two topics have two producers, who need not know of each other's ids.
+        ALTER TABLE message DROP CONSTRAINT message_pkey, ADD PRIMARY KEY (id, topic);
+        -- A record that is read again must not be stored if it is dead.
+        CREATE INDEX dead_letter_place ON dead_letter (topic, "partition", "offset");
+        """,
+    ),
 )
 # Not a migration: whether it pays for its costs (see DECISIONS.md) is for its users to say.
 _MAKE_INDEX = "CREATE INDEX CONCURRENTLY message_payload ON message USING gin (payload jsonb_path_ops)"

@@ -4,34 +4,73 @@ import io
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg2
 
 from tasks import copying, traces
 from tasks.database import REFUSED, database, delete_batches
-from tasks.envelope import EARLIEST, LATEST, Message, Record, record_id
+from tasks.envelope import (
+    CHANGING_HEADERS,
+    EARLIEST,
+    LATEST,
+    NO_BODY,
+    OUTBOX_HEADER,
+    REDRIVEN_HEADER,
+    Message,
+    Record,
+    identify,
+    record_id,
+)
 from tasks.models import DeadLetter
 from tasks.models import Message as MessageRow
 
 _COLUMNS = ", ".join(copying.COLUMNS)
+# Shared by those that store, exclusive for one that buries: an earlier attempt, believed dead, may still store.
+_LOCKS = {False: "pg_advisory_xact_lock_shared", True: "pg_advisory_xact_lock"}
+_LIMITS = """
+    SELECT set_config('lock_timeout', %(lock)s, true), set_config('statement_timeout', %(statement)s, true),
+        set_config('idle_in_transaction_session_timeout', %(statement)s, true),
+        set_config('client_min_messages', 'warning', true)
+"""
 _STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DROP"
-_MOVE_STAGED = f"INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ON CONFLICT (id) DO NOTHING"
-# A record read twice has the payload it had; another payload under the same id is another message.
-_CONFLICTS = (
-    'SELECT staged."offset", staged.id FROM staged JOIN message USING (id)'
-    " WHERE staged.payload IS DISTINCT FROM message.payload"
-)
+_MOVE_STAGED = f"""
+    INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ORDER BY staged."offset"
+    ON CONFLICT (id, topic) DO NOTHING
+"""
+_CONTENT = """
+    ({0}.type, {0}.key, {0}.payload, lower({0}.headers->>%(id)s), coalesce({0}.headers, '{{}}') - %(others)s::text[])
+"""
+_NOT_CONTENT = {"id": OUTBOX_HEADER, "others": [*CHANGING_HEADERS, OUTBOX_HEADER]}  # a UUID may be written in any case
+# Records whose id was stored from another place, and whether they are the same message.
+_KNOWN = f"""
+    SELECT staged."offset", message."partition", message."offset",
+        {_CONTENT.format("staged")} IS NOT DISTINCT FROM {_CONTENT.format("message")}
+    FROM staged JOIN message USING (id, topic)
+    WHERE (staged."partition", staged."offset", staged.produced_at)
+        <> (message."partition", message."offset", message.produced_at)
+"""
+_DEAD_ALREADY = """
+    SELECT id, "offset" FROM dead_letter
+    WHERE topic = %s AND "partition" = %s AND "offset" BETWEEN %s AND %s
+"""
+_STORED_ALREADY = """
+    SELECT EXISTS (SELECT FROM message WHERE id = %s AND topic = %s AND "partition" = %s AND "offset" = %s)
+"""
+# Something written, so that this COMMIT waits for standbys as the COMMIT of the first attempt should have.
+_WRITE_SOMETHING = "SELECT pg_logical_emit_message(true, 'backend', 'redelivered')"
 _DELETE_OLDEST = """
     WITH oldest AS (
-        SELECT id FROM message
+        SELECT id, topic FROM message
         WHERE stored_at < %(before)s AND (stored_at, id) > (%(after_time)s, %(after_id)s::uuid)
         ORDER BY stored_at, id LIMIT %(rows)s FOR UPDATE SKIP LOCKED
     )
-    DELETE FROM message USING oldest WHERE message.id = oldest.id RETURNING message.stored_at, message.id
+    DELETE FROM message USING oldest WHERE message.id = oldest.id AND message.topic = oldest.topic
+    RETURNING message.stored_at, message.id
 """
 _COPY_CHUNK_BYTES = 1 << 20  # psycopg2's own 8 KiB means a system call for every 30 messages
 
@@ -45,35 +84,104 @@ class Dead:
     detail: str
     message_id: bytes | None = None
 
+    def counts(self) -> bool:
+        """Whether it speaks against its partition: a known id and a second try say nothing of the topic's health."""
+        return self.reason != "id_conflict" and REDRIVEN_HEADER not in dict(self.record.headers)
+
+
+class Duplicate(NamedTuple):
+    """A record whose message, the same in all that matters, was stored from another place."""
+
+    message: Message
+    stored_partition: int
+    stored_offset: int
+
 
 @dataclass(frozen=True)
 class Stored:
-    """What storing a batch changed: new messages, messages that were there already, dead letters."""
+    """What storing a batch changed: new messages, records that were stored already, duplicates, new dead letters."""
 
     stored: int
-    duplicates: int
+    redelivered: int
+    duplicates: Sequence[Duplicate]
     dead: Sequence[Dead]
 
 
 def store_batch(
-    topic: str, partition: int, records: Sequence[Record], messages: Sequence[Message], dead: Sequence[Dead]
+    topic: str,
+    partition: int,
+    records: Sequence[Record],
+    messages: Sequence[Message],
+    dead: Sequence[Dead],
+    seconds: float = 60,
 ) -> Stored:
     """Keep the messages and dead letters of one batch in one transaction, each exactly once.
 
-    `records` holds every record that `messages` came from. What PostgreSQL refuses, or what brings the
-    id of a different message, becomes a dead letter and hurts no neighbour.
-    Raises the errors in `database.TRANSIENT`; then nothing was stored.
+    `records` holds every record that `messages` and `dead` came from. A record that was stored before, as either,
+    changes nothing. What PostgreSQL refuses, or what brings the id of a different message, becomes a dead letter
+    and hurts no neighbour. PostgreSQL ends each statement within `seconds`, but not the COMMIT.
+    Raises the errors in `database.TRANSIENT`; then it is not known whether anything was stored.
     """
-    with database.atomic():
+    with _transaction(topic, partition, seconds):
+        known = _dead_already(topic, partition, records)
         copied = _Copy(topic, partition)
-        copied.run(messages)
+        copied.run([message for message in messages if message.offset not in known])
         if copied.refused:
             by_offset = {record.offset: record for record in records}
             refused = (Dead(by_offset[m.offset], reason, detail, m.id) for m, reason, detail in copied.refused)
             dead = [*dead, *refused]
-        if dead:
-            DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
-    return Stored(copied.stored, len(messages) - copied.stored - len(copied.refused), dead)
+        new = [one for one in dead if one.record.offset not in known]
+        if new:
+            DeadLetter.insert_many([_dead_row(one) for one in new]).on_conflict_ignore().execute()
+        redelivered = len(records) - copied.stored - len(copied.duplicates) - len(new)
+        if redelivered:
+            database.execute_sql(_WRITE_SOMETHING)
+    return Stored(copied.stored, redelivered, copied.duplicates, new)
+
+
+def bury(dead: Dead, seconds: float = 60) -> Stored:
+    """Keep one record, which nobody can decode, as a dead letter, unless it was stored before. Raises the same."""
+    record = dead.record
+    with _transaction(record.topic, record.partition, seconds, alone=True):
+        message_id = uuid.UUID(bytes=identify(record.headers, NO_BODY) or record_id(record))
+        place = (message_id, record.topic, record.partition, record.offset)
+        known = bool(_dead_already(record.topic, record.partition, [record]))
+        known = known or database.execute_sql(_STORED_ALREADY, place).fetchone()[0]
+        if known:
+            database.execute_sql(_WRITE_SOMETHING)
+        else:
+            DeadLetter.insert(_dead_row(dead)).execute()
+    return Stored(0, 1, (), ()) if known else Stored(0, 0, (), (dead,))
+
+
+@contextmanager
+def _transaction(topic: str, partition: int, seconds: float, alone: bool = False) -> Iterator[None]:
+    """A transaction that stores of one partition, with limits that hold in it alone, so also behind pgbouncer.
+
+    Waiting for a lock is given up early, because whoever holds it may need as long as it likes. A session whose
+    worker was frozen is ended, or its locks would outlast it. Raises psycopg2.OperationalError when PostgreSQL
+    says anything with its COMMIT: that it stopped waiting for a standby, so that a failover may lose the batch.
+    """
+    limits = {"lock": f"{seconds * 400:.0f}ms", "statement": f"{seconds * 800:.0f}ms"}
+    with database.atomic():
+        database.execute_sql(_LIMITS, limits)
+        database.execute_sql(f"SELECT {_LOCKS[alone]}(hashtext(%s), %s)", (topic, partition))
+        yield
+        notices: list[str] = database.connection().notices
+        notices.clear()
+    if notices:
+        raise psycopg2.OperationalError(f"the COMMIT was not confirmed: {notices[-1].strip()}")
+
+
+def _dead_already(topic: str, partition: int, records: Sequence[Record]) -> set[int]:
+    """The offsets of those records that are in `dead_letter`."""
+    place = (topic, partition, records[0].offset, records[-1].offset)
+    found = {row[1]: row[0] for row in database.execute_sql(_DEAD_ALREADY, place).fetchall()}
+    if not found:
+        return set()
+    ids = {str(one) for one in found.values()}
+    # A topic that was deleted and made anew has other records at the same offsets.
+    return {r.offset for r in records if r.offset in found and str(uuid.UUID(bytes=record_id(r))) in ids}
 
 
 class _Copy:
@@ -83,6 +191,7 @@ class _Copy:
         self._topic = topic
         self._partition = partition
         self.stored = 0
+        self.duplicates: list[Duplicate] = []
         self.refused: list[tuple[Message, str, str]] = []
 
     def run(self, messages: Sequence[Message], staged: bool = False) -> None:
@@ -92,11 +201,11 @@ class _Copy:
         try:
             with database.savepoint():
                 if staged:
-                    inserted, conflicts = self._staged(messages)
+                    inserted, known = self._staged(messages)
                 else:
-                    inserted, conflicts = self._copy("message", messages), []
+                    inserted, known = self._copy("message", messages), []
             self.stored += inserted
-            self.refused += conflicts
+            self._sort_out(messages, known)
         except psycopg2.errors.UniqueViolation:
             self.run(messages, staged=True)
         except REFUSED as error:
@@ -115,17 +224,26 @@ class _Copy:
             cursor.copy_expert(statement, rows, _COPY_CHUNK_BYTES)
         return len(messages)
 
-    def _staged(self, messages: Sequence[Message]) -> tuple[int, list[tuple[Message, str, str]]]:
+    def _staged(self, messages: Sequence[Message]) -> tuple[int, list[tuple[int, int, int, bool]]]:
+        """Store what is new; how much that was, and the rows of _KNOWN."""
         database.execute_sql(_STAGING_TABLE)
         database.execute_sql("TRUNCATE staged")
         self._copy("staged", messages)
         inserted = database.execute_sql(_MOVE_STAGED).rowcount
+        return inserted, database.execute_sql(_KNOWN, _NOT_CONTENT).fetchall()
+
+    def _sort_out(self, messages: Sequence[Message], known: Sequence[tuple[int, int, int, bool]]) -> None:
+        if not known:
+            return
         by_offset = {message.offset: message for message in messages}
-        conflicts = [
-            (by_offset[offset], "id_conflict", f"a different message has the id {message_id}")
-            for offset, message_id in database.execute_sql(_CONFLICTS).fetchall()
-        ]
-        return inserted, conflicts
+        for offset, stored_partition, stored_offset, same in known:
+            message = by_offset[offset]
+            if same:
+                self.duplicates.append(Duplicate(message, stored_partition, stored_offset))
+                continue
+            place = f"partition {stored_partition}, offset {stored_offset}"
+            detail = f"a different message has the id {uuid.UUID(bytes=message.id)}: {place}"
+            self.refused.append((message, "id_conflict", detail))
 
 
 def _dead_row(dead: Dead) -> dict[str, Any]:

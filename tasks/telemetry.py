@@ -63,6 +63,7 @@ CATALOGUE = _catalogue(
     Event("batch.failed", logging.WARNING, "A worker could not store a batch for now"),
     Event("batch.stale", logging.INFO, "A worker got a batch that is no longer wanted"),
     Event("message.stored", logging.DEBUG, "A message of a batch is in PostgreSQL"),
+    Event("message.duplicate", logging.INFO, "A message was stored before, from another place, and is stored once"),
     Event("message.dead", logging.WARNING, "A record went to dead_letter"),
     Event("bridge.holding", logging.WARNING, "The bridge reads nothing, for a reason"),
     Event("bridge.reading", logging.INFO, "The bridge reads again"),

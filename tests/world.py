@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -149,7 +150,10 @@ class World:
         partition: int = -1,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put records into Kafka with confluent-kafka, another producer than ours; all are acknowledged."""
+        """Put records into Kafka with confluent-kafka, another producer than ours; all are acknowledged.
+
+        Some of `events` bring their id in the header `id`, as rows of an outbox do; the others have only their place.
+        """
         failed: list[object] = []
         producer = Producer({"bootstrap.servers": self.variables["KAFKA_BROKERS"], "acks": "all", **(options or {})})
         for value in values:
@@ -158,7 +162,7 @@ class World:
                 value,
                 key,
                 partition=partition,
-                headers=list(headers),
+                headers=list(headers) or _outbox_header(value),
                 on_delivery=lambda error, _: failed.append(error) if error else None,
             )
             producer.poll(0)
@@ -176,6 +180,15 @@ class World:
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return _execute(self.variables["DATABASE_URL"], statement, *values)
 
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Any]:
+        """A session of a stranger's, with whatever it holds until the block ends."""
+        connection = psycopg2.connect(self.variables["DATABASE_URL"])
+        try:
+            yield connection
+        finally:
+            connection.close()
+
     def count(self) -> int:
         """Messages and dead letters together."""
         return int(self.sql("SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM dead_letter)")[0][0])
@@ -186,7 +199,8 @@ class World:
         assert self.count() == count
 
     def ids(self) -> set[str]:
-        return {str(row[0]) for row in self.sql("SELECT id FROM message")}
+        """The field `id` of what is stored, which tells `events` apart; of messages without that field their own id."""
+        return {str(row[0]) for row in self.sql("SELECT coalesce(payload->>'id', id::text) FROM message")}
 
     def holds_exactly(self, made: Iterable[str]) -> None:
         """The promise: what Kafka acknowledged is stored, all of it, once, and nothing else is."""
@@ -259,6 +273,7 @@ class World:
 
 NEVER = "600"  # seconds to a batch's deadline, where a test must not be saved by it
 ABSENT = "(absent)"  # takes a variable away from a process
+_FROM_AN_OUTBOX = re.compile(rb'\{"id":"([0-9a-f-]{36})","type":"type-[024]"')
 
 
 def events(count: int) -> dict[str, bytes]:
@@ -268,6 +283,11 @@ def events(count: int) -> dict[str, bytes]:
         message_id = str(uuid.uuid4())
         made[message_id] = orjson.dumps({"id": message_id, "type": f"type-{number % 5}", "number": number})
     return made
+
+
+def _outbox_header(value: bytes | None) -> list[tuple[str, bytes]]:
+    found = _FROM_AN_OUTBOX.match(value or b"")
+    return [("id", found[1])] if found else []
 
 
 def _answers(url: str) -> bool:

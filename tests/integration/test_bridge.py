@@ -61,7 +61,7 @@ def test_offsets_are_committed_up_to_the_end_and_read_once(ready: World) -> None
     ready.produce(made[400:])
     again = ready.consume()
     ready.wait_for(500)
-    assert sum(line["duplicates"] for line in again.lines("batch.stored")) == 0
+    assert sum(line["redelivered"] for line in again.lines("batch.stored")) == 0
     assert again.stop() == 0
     consumer = new_consumer(ready.settings(), None)
     wait_until(lambda: consumer.poll(timeout_ms=100) is not None and consumer.assignment(), "partitions are assigned")

@@ -1,17 +1,27 @@
 """Storing a batch in real PostgreSQL: each message exactly once, whatever its neighbours are."""
 
-import orjson
+import peewee
 import pytest
 
 from tasks import database, store
-from tasks.envelope import Record
+from tasks.envelope import Headers, Record
 from tasks.persist import decode_all
-from tasks.store import Stored
+from tasks.store import Dead, Stored
 from tests.world import World
 
 
 def record(offset: int, value: bytes | None, key: bytes | None = None) -> Record:
     return Record("topic", 0, offset, 1_700_000_000_123, key, value, ())
+
+
+def named(offset: int, number: int, value: bytes = b"{}") -> Record:
+    """A record whose sender gave it an id."""
+    return record(offset, value)._replace(headers=(("id", f"00000000-0000-4000-8000-{number:012}".encode()),))
+
+
+def buried(one: Record, seconds: float = 60) -> Stored:
+    with database.database.connection_context():
+        return store.bury(Dead(one, "killed_its_worker", "it ended its worker"), seconds)
 
 
 def stored(*records: Record) -> Stored:
@@ -20,13 +30,9 @@ def stored(*records: Record) -> Stored:
         return store.store_batch("topic", 0, records, messages, dead)
 
 
-def with_id(number: int, **fields: object) -> bytes:
-    return orjson.dumps({"id": f"00000000-0000-4000-8000-{number:012}", **fields})
-
-
 def test_every_column_comes_back_as_it_was(tables: World) -> None:
-    value = b'{"id": "00000000-0000-4000-8000-000000000001", "type": "a\\tb\\\\c", "n": 1.10, "s": "\\u00e9\\n"}'
-    headers = (("h", b"1"), ("h", b"\xff"))
+    value = b'{"type": "a\\tb\\\\c", "n": 1.10, "s": "\\u00e9\\n"}'
+    headers = (("h", b"1"), ("h", b"\xff"), ("message-id", b"00000000-0000-4000-8000-000000000001"))
     stored(Record("topic", 0, 7, 1_700_000_000_123, "schlüssel".encode(), value, headers))
     rows = tables.sql(
         'SELECT id::text, topic, "partition", "offset", type, key, headers::text, payload->>\'s\','
@@ -40,7 +46,7 @@ def test_every_column_comes_back_as_it_was(tables: World) -> None:
             7,
             "a\tb\\c",
             "schlüssel",
-            '{"h": ["1", "\\\\xff"]}',
+            '{"h": ["1", "\\\\xff"], "message-id": "00000000-0000-4000-8000-000000000001"}',
             "é\n",
             "1.10",
             "1700000000.123000",
@@ -49,31 +55,61 @@ def test_every_column_comes_back_as_it_was(tables: World) -> None:
 
 
 def test_a_batch_stored_again_changes_nothing(tables: World) -> None:
-    records = [record(0, with_id(1)), record(1, b'{"no": "id"}'), record(2, None)]
+    records = [named(0, 1), record(1, b'{"no": "id"}'), record(2, None)]
     assert stored(*records).stored == 3
     again = stored(*records)
-    assert (again.stored, again.duplicates, again.dead) == (0, 3, [])
+    assert again == Stored(0, 3, [], [])
     assert tables.count() == 3
 
 
 def test_old_and_new_messages_in_one_batch(tables: World) -> None:
-    stored(record(0, with_id(1)))
-    mixed = stored(record(0, with_id(1)), record(1, with_id(2)), record(2, with_id(2)))
-    assert (mixed.stored, mixed.duplicates) == (1, 2)
+    stored(named(0, 1))
+    mixed = stored(named(0, 1), named(1, 2), named(2, 2))
+    assert (mixed.stored, mixed.redelivered) == (1, 1)
+    assert [(one.message.offset, one.stored_partition, one.stored_offset) for one in mixed.duplicates] == [(2, 0, 1)]
     assert tables.count() == 2
 
 
 def test_a_different_message_with_a_known_id_is_a_dead_letter(tables: World) -> None:
-    stored(record(0, with_id(1, total=1)))
-    outcome = stored(record(1, with_id(1, total=2)), record(2, with_id(2)))
-    assert [dead.reason for dead in outcome.dead] == ["id_conflict"]
+    stored(named(0, 1, b'{"total": 1}'))
+    outcome = stored(named(1, 1, b'{"total": 2}'), named(2, 2))
+    assert [(dead.reason, dead.counts()) for dead in outcome.dead] == [("id_conflict", False)]
     assert tables.sql("SELECT payload->>'total' FROM message ORDER BY id") == [("1",), (None,)]
-    assert [bytes(row[0]) for row in tables.sql("SELECT value FROM dead_letter")] == [with_id(1, total=2)]
+    assert [bytes(row[0]) for row in tables.sql("SELECT value FROM dead_letter")] == [b'{"total": 2}']
+
+
+def test_a_dead_record_read_again_stays_dead(tables: World) -> None:
+    """Even if it could be stored by now: the dead letter may have been redriven."""
+    killer = record(1, b'{"n": 1}')
+    buried(killer)
+    outcome = stored(record(0, b"{}"), killer, record(2, b"{}"))
+    assert (outcome.stored, outcome.redelivered, outcome.dead) == (2, 1, [])
+    assert tables.sql('SELECT "offset" FROM message ORDER BY 1') == [(0,), (2,)]
+    made_anew = killer._replace(timestamp=1_700_000_999_000)
+    assert stored(made_anew).stored == 1, "another record, of a topic that was made anew"
+
+
+@pytest.mark.parametrize("headers", [(), (("id", b"00000000-0000-4000-8000-000000000001"),)])
+def test_a_stored_record_is_not_buried(tables: World, headers: Headers) -> None:
+    one = record(1, b'{"n": 1}')._replace(headers=headers)
+    stored(one)
+    assert buried(one) == Stored(0, 1, (), ())
+    assert tables.sql("SELECT count(*) FROM dead_letter") == [(0,)]
+    assert buried(one._replace(offset=2)).dead[0].record.offset == 2
+
+
+def test_a_burial_waits_for_an_attempt_that_is_still_under_way(tables: World) -> None:
+    """A worker that was frozen while it stored the record may go on."""
+    with tables.connect() as attempt, attempt.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('topic'), 0)")
+        with pytest.raises(peewee.OperationalError, match="lock timeout"):
+            buried(record(1, b"{}"), seconds=0.5)
+    assert buried(record(1, b"{}")).dead
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_what_only_postgresql_refuses_hurts_no_neighbour(tables: World, place: int) -> None:
-    values = [with_id(number) for number in range(4)]
+    values = [b'{"number": %d}' % number for number in range(4)]
     # A number that every decoder takes, and that is too large for PostgreSQL's numeric.
     values.insert(place, b'{"n": 0.' + b"0" * 20_000 + b"1}")
     outcome = stored(*(record(offset, value) for offset, value in enumerate(values)))
@@ -94,7 +130,7 @@ def test_poison_of_every_kind_keeps_its_bytes_and_a_reason(tables: World) -> Non
         b"[" * 5000 + b"]" * 5000: "not_json",
         b'{"type": "' + b"t" * 2000 + b'"}': "too_long",
     }
-    outcome = stored(*(record(offset, value) for offset, value in enumerate(poison)), record(99, with_id(1)))
+    outcome = stored(*(record(offset, value) for offset, value in enumerate(poison)), record(99, b"{}"))
     assert outcome.stored == 1
     rows = tables.sql('SELECT value, reason FROM dead_letter ORDER BY "offset"')
     assert [(bytes(value), reason) for value, reason in rows] == list(poison.items())

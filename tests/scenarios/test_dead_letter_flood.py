@@ -1,5 +1,6 @@
 """A flood of bad records stops its partition instead of filling dead_letter, until somebody allows it to go on."""
 
+import orjson
 import requests
 
 from tests.waiting import wait_until
@@ -35,3 +36,31 @@ def test_a_flood_stops_its_partition_until_it_may_go_on(ready: World) -> None:
     wait_until(lambda: again.lines("partition.released"), "more is allowed")
     ready.wait_for(2_300)
     assert ready.ids() == set(good)
+
+
+def test_known_ids_stop_nothing(ready: World) -> None:
+    """They say something of their sender, and nothing of the topic that others use, too."""
+    own = ("id", b"0b6f3f5e-2f7c-4d59-8a37-1f1f6a1f8c11")
+    ready.produce([orjson.dumps({"n": n}) for n in range(1_000)], headers=[own], partition=0)
+    good = events(100)
+    ready.produce(list(good.values()), partition=0)
+    pod = ready.consume(batch_records="50")
+    ready.wait_for(1_100)
+    assert ready.sql("SELECT reason, count(*) FROM dead_letter GROUP BY reason") == [("id_conflict", 999)]
+    assert not pod.lines("partition.stopped")
+
+
+def test_what_is_redriven_stops_nothing(ready: World) -> None:
+    ready.produce([b"not json"] * 300, partition=1)
+    first = ready.consume(dead_letter_limit_percent="100")
+    ready.wait_for(300)
+    assert first.stop() == 0
+    assert ready.run("dead-letters", "redrive", "--all").returncode == 0
+    pod = ready.consume(batch_records="50")
+    ready.wait_for(600)
+    good = events(300)
+    for partition in range(3):
+        ready.produce(list(good.values())[partition::3], partition=partition)
+    ready.wait_for(900)
+    assert ready.ids() == set(good)
+    assert not pod.lines("partition.stopped")

@@ -20,7 +20,7 @@ def test_a_stopped_pod_finishes_what_it_holds(ready: World) -> None:
     second = ready.consume()
     ready.wait_for(20_000)
     ready.holds_exactly(made)
-    assert sum(line["duplicates"] for line in first.lines("batch.stored") + second.lines("batch.stored")) == 0
+    assert sum(line["redelivered"] for line in first.lines("batch.stored") + second.lines("batch.stored")) == 0
 
 
 def test_a_broker_that_goes_away_before_the_last_commit_holds_nobody_up(ready: World) -> None:

@@ -22,8 +22,10 @@ def test_the_guilty_record_is_buried_and_its_neighbours_are_stored(ready: World,
     (tmp_path / "sitecustomize.py").write_text(_FAULT)
     made = events(1)
     ready.produce([*made.values(), _ENDLESS], partition=0)
-    ready.consume(pythonpath=str(tmp_path), batch_deadline_seconds="1")
+    pod = ready.consume(pythonpath=str(tmp_path), batch_deadline_seconds="1")
     ready.wait_for(2)
     assert ready.ids() == set(made)
     rows = ready.sql("SELECT value, reason FROM dead_letter")
     assert [(bytes(value), reason) for value, reason in rows] == [(_ENDLESS, "killed_its_worker")]
+    failures = [line for line in pod.lines("batch.failed") if line["first_offset"] == line["last_offset"]]
+    assert len(failures) == 3, "a time limit counts once"

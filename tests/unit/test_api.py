@@ -41,18 +41,31 @@ def test_202_says_where_the_message_lies(client: FlaskClient, publisher: MemoryP
     assert answer.status_code == 202
     assert answer.json == {"id": MESSAGE_ID, "topic": "orders", "partition": 0, "offset": 0}
     assert answer.headers["Location"] == f"/messages/{MESSAGE_ID}"
-    assert (publisher.records[0].key, list(publisher.records[0].headers)) == ("ü".encode(), [("a", b"b")])
+    headers = [("a", b"b"), (ID_HEADER, MESSAGE_ID.encode())]
+    assert (publisher.records[0].key, list(publisher.records[0].headers)) == ("ü".encode(), headers)
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"id": "7"}, {"id": MESSAGE_ID}, {"specversion": "1.0", "id": "1", "source": "s"}]
+    "body",
+    [
+        {},
+        {"id": "7"},
+        {"id": MESSAGE_ID},
+        {"id": MESSAGE_ID.upper()},
+        {"headers": {"id": MESSAGE_ID}},
+        {"specversion": "1.0", "id": "1", "source": "s"},
+        {"specversion": "1.0", "id": MESSAGE_ID, "source": "s"},
+    ],
 )
 def test_the_id_answered_is_the_id_it_will_be_stored_under(
-    client: FlaskClient, publisher: MemoryPublisher, body: dict[str, str]
+    client: FlaskClient, publisher: MemoryPublisher, body: dict[str, Any]
 ) -> None:
     answered = post(client, body).json["id"]
-    assert decode(publisher.records[0]).id.hex() == answered.replace("-", "")
-    assert (ID_HEADER in dict(publisher.records[0].headers)) == (body.get("id") != MESSAGE_ID and "source" not in body)
+    [record] = publisher.records
+    assert decode(record).id.hex() == answered.replace("-", "")
+    assert dict(record.headers)[ID_HEADER] == answered.encode()
+    own = "source" not in body and MESSAGE_ID in str(body).lower()
+    assert (answered == MESSAGE_ID) == own
 
 
 def test_the_body_reaches_kafka_as_it_was_sent(client: FlaskClient, publisher: MemoryPublisher) -> None:

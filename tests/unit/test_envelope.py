@@ -30,23 +30,40 @@ def test_the_payload_is_kept_as_it_was_sent() -> None:
     assert decoded(value).payload == value
 
 
-@pytest.mark.parametrize(
-    ("body", "headers", "expected"),
-    [
-        ({"id": str(ONE)}, (), ONE),
-        ({"id": str(ONE).upper()}, (), ONE),
-        ({"id": str(ONE)}, (("message-id", str(TWO).encode()),), TWO),
-        ({"id": str(ONE)}, (("ce_id", str(TWO).encode()), ("ce_source", b"/s")), TWO),
-    ],
-)
-def test_a_uuid_is_the_id(body: dict[str, str], headers: Headers, expected: uuid.UUID) -> None:
-    assert decoded(orjson.dumps(body), headers=headers).id == expected.bytes
+EVENT = (("ce_source", b"/s"), ("ce_id", b"7"))
+STRUCTURED = orjson.dumps({"specversion": "1.0", "source": "/s", "id": "7"})
 
 
-@pytest.mark.parametrize("given", ["7", 7, None, "{" + str(ONE) + "}", ONE.hex, str(ONE)[:-1] + "g", ["x"]])
-def test_without_a_uuid_the_place_in_kafka_makes_the_id(given: object) -> None:
-    value = orjson.dumps({"id": given})
+def own(name: str, value: object) -> tuple[str, bytes]:
+    return name, str(value).encode()
+
+
+@pytest.mark.parametrize("text", [str(ONE), str(ONE).upper()])
+@pytest.mark.parametrize("more", [(), EVENT, (own("message-id", "no uuid"),), (own("message-id", ""),)])
+@pytest.mark.parametrize("name", ["id", "message-id"])
+def test_a_uuid_in_either_header_is_the_id(name: str, text: str, more: Headers) -> None:
+    headers = [*more, own(name, text)]
+    assert decoded(STRUCTURED, headers=headers).id == ONE.bytes
+
+
+def test_our_own_header_goes_before_that_of_an_outbox() -> None:
+    assert decoded(b"1", headers=[own("message-id", ONE), own("id", TWO)]).id == ONE.bytes
+
+
+def test_what_is_no_uuid_hides_no_other_source() -> None:
+    event_id = decoded(STRUCTURED).id
+    hiding = [("message-id", b"constant"), ("id", b"\xff"), ("ce_id", None)]
+    assert decoded(STRUCTURED, headers=hiding).id == event_id
+    assert decoded(b"1", headers=[*hiding, *EVENT]).id == event_id
+    assert decoded(b"1", headers=hiding).id == record_id(record(b"1"))
+
+
+@pytest.mark.parametrize("given", ["7", 7, None, str(ONE), "{" + str(ONE) + "}", ONE.hex, ["x"]])
+@pytest.mark.parametrize("more", [{}, {"source": "/s"}, {"specversion": "1.0"}, {"specversion": "1.0", "source": 1}])
+def test_a_field_id_is_data(given: object, more: dict[str, object]) -> None:
+    value = orjson.dumps({"id": given, **more})
     assert decoded(value).id == record_id(record(value))
+    assert decoded(value, headers=[own("ce_id", ONE)]).id == record_id(record(value)), "an id without its source"
 
 
 def test_the_same_cloudevent_has_one_id_in_both_modes() -> None:

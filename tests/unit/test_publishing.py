@@ -69,6 +69,33 @@ def test_when_an_item_is_invalid_nothing_is_sent_and_each_is_told(
     assert publisher.records == []
 
 
+SAME = "0b6f3f5e-2f7c-4d59-8a37-1f1f6a1f8c11"
+
+
+def test_one_id_with_different_contents_is_refused(client: FlaskClient, publisher: MemoryPublisher) -> None:
+    contents = [{"n": 1}, {"n": 1.0}, {"n": 2}, {"n": 1, "key": "k"}, {"n": 1, "topic": "orders"}, {"n": 2}]
+    answer = batch(client, orjson.dumps([{"id": SAME, **fields} for fields in contents]))
+    assert (answer.status_code, answer.json["type"]) == (422, "/problems/invalid-items")
+    items = answer.json["items"]
+    assert [item["status"] for item in items] == ["not_sent"] * 2 + ["invalid"] * 2 + ["not_sent", "invalid"]
+    assert {item["problem"]["type"] for item in items if "problem" in item} == {"/problems/id-conflict"}
+    assert items[2]["problem"]["pointer"] == "/2/id"
+    assert publisher.records == []
+
+
+def test_an_item_repeated_in_a_batch_is_sent_as_it_is(client: FlaskClient, publisher: MemoryPublisher) -> None:
+    body = [{"id": written, "headers": {"traceparent": str(n)}} for n, written in enumerate((SAME, SAME))]
+    assert batch(client, b"[%s, %s]" % tuple(map(orjson.dumps, body))).status_code == 422, "the payloads differ"
+    assert batch(client, orjson.dumps([{"id": SAME, "n": 1}] * 2)).json["accepted"] == 2
+    assert len(publisher.records) == 2
+
+
+def test_one_event_of_two_types_is_a_conflict(client: FlaskClient) -> None:
+    made = [{"specversion": "1.0", **EVENT, "type": kind} for kind in ("order.paid", "order.refunded")]
+    answer = batch(client, orjson.dumps(made), "application/cloudevents-batch+json")
+    assert (answer.status_code, answer.json["items"][1]["problem"]["type"]) == (422, "/problems/id-conflict")
+
+
 class Partly(MemoryPublisher):
     """Fails for some messages, at once or when waited for."""
 
