@@ -1,4 +1,4 @@
-"""The messages every contestant drains: JSON of about 250 bytes, mixed types, each with an id of its own."""
+"""The messages every contestant drains: JSON of about 250 bytes, mixed types. Their field `id` is data."""
 
 import random
 import uuid

@@ -4,6 +4,7 @@ A record may be our API's, any JSON value, or a CloudEvent (structured or binary
 and its Kafka protocol binding). Whatever cannot become a message raises BadRecord with a reason.
 """
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ REDRIVEN_HEADER = "redriven-from"  # the dead letter's id
 CHANGING_HEADERS = ("traceparent", "tracestate", "baggage", "b3", REDRIVEN_HEADER, ID_HEADER)
 _SOURCE_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a01")  # of ids made from CloudEvents source and id
 _RECORD_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids made from a record's place in Kafka
+_RECORD_HASH = hashlib.sha1(_RECORD_NAMESPACE.bytes, usedforsecurity=False)
 # Times that a calendar has in every time zone, milliseconds since 1970: years 1 to 9999, but for a day at each end.
 EARLIEST, LATEST = -62_135_510_400_000, 253_402_214_400_000
 _MAX_NAME_BYTES = 1000  # of a type or key: PostgreSQL cannot index a value over about 2,700 bytes
@@ -139,8 +141,12 @@ def record_id(record: Record) -> bytes:
     The timestamp is part of it, because a topic that is deleted and made anew counts its offsets
     from 0 again, and its new records must not be taken for the old ones.
     """
-    place = f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}"
-    return uuid.uuid5(_RECORD_NAMESPACE, place).bytes
+    name = _RECORD_HASH.copy()
+    name.update(f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}".encode())
+    made = bytearray(name.digest()[:16])
+    made[6] = made[6] & 0x0F | 0x50  # a UUIDv5 (RFC 9562, section 5.5) in a third of the time of uuid.uuid5
+    made[8] = made[8] & 0x3F | 0x80
+    return bytes(made)
 
 
 def text_of(raw: bytes) -> str:

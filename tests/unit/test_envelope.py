@@ -96,6 +96,13 @@ def test_a_record_id_depends_on_every_part_of_its_place() -> None:
     assert record_id(base) == record_id(record(b"another value"))
 
 
+@given(st.text("abc-_.é", max_size=20), st.integers(0, 1000), st.integers(0, 2**63), st.integers(0, 2**63))
+def test_a_record_id_is_the_uuid5_of_its_place(topic: str, partition: int, offset: int, timestamp: int) -> None:
+    made = record_id(Record(topic, partition, offset, timestamp, None, None, ()))
+    namespace = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")
+    assert made == uuid.uuid5(namespace, f"{topic}/{partition}/{offset}/{timestamp}").bytes
+
+
 @pytest.mark.parametrize("value", [b"null", b"1", b'"x"', b"[1]", b"{}", b'{"type": 3, "id": null}'])
 def test_any_json_is_a_message(value: bytes) -> None:
     assert (decoded(value).payload, decoded(value).type) == (value, None)
