@@ -13,9 +13,10 @@ from psycopg2.extensions import parse_dsn
 from psycopg2.extras import register_default_jsonb
 
 from tasks import tls, traces
+from tasks.connection import Connection
 from tasks.errors import AccessDenied, ConfigurationError, Unavailable
 
-_STALE_SECONDS = 300
+_STALE_SECONDS = 30  # a server that was demoted still answers reads, and they should end soon
 _PORT = 5432
 _SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"  # PostgreSQL manual, "Message Formats": SSLRequest
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
@@ -37,12 +38,29 @@ REFUSED = (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded, psycopg2.er
 
 
 class Database(PooledPostgresqlDatabase):
-    """PostgreSQL with jsonb read as its own text, so that no number loses digits on its way out."""
+    """PostgreSQL with jsonb read as its own text, so that no number loses digits on its way out.
+
+    A connection on which a transient error was raised does not return to the pool, whoever catches that error.
+    After a failure of the server, no connection that was made before returns: a session can outlive a failover and
+    stay read-only.
+    """
+
+    _generation = 0  # counts the failures of the server
 
     def _connect(self) -> Any:
-        connection = super()._connect()
+        with self._pool_lock:  # no failure is counted between connecting and the next line
+            connection = super()._connect()
+            if connection.generation is None:
+                connection.generation = self._generation
         register_default_jsonb(connection, globally=False, loads=_as_text)
         return connection
+
+    def _can_reuse(self, conn: Connection) -> bool:
+        # Called by the pool, which holds its lock.
+        if conn.server_failed and conn.generation == self._generation:
+            self._generation += 1
+            self.close_idle()
+        return conn.generation == self._generation and not conn.failed and super()._can_reuse(conn)
 
     def execute_sql(self, sql: str, params: Any = None, *more: Any, **named: Any) -> Any:
         """Run a statement, as a span where there are traces."""
@@ -54,7 +72,7 @@ def _as_text(text: str) -> str:
     return text
 
 
-database = Database(None)
+database = Database(None, connection_factory=Connection)
 
 
 def configure(url: str, process: str, connections: int) -> None:
