@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,9 @@ def test_storing_goes_on_at_the_new_primary(servers: tuple[World, Pair]) -> None
     world.holds_exactly({*made, *accepted})
     assert not pod.lines("message.dead")
     for message_id in list(accepted)[-10:]:
-        url = f"{world.url}/messages/{message_id}"
-        wait_until(lambda url=url: requests.get(url, timeout=30).ok, "the API reads there, too", _READS_END_SECONDS)
+        wait_until(partial(_found, world, message_id), "the API reads there, too", _READS_END_SECONDS)
     wait_until(lambda: both.sessions(world.topic) == 0, "nobody talks to the old primary", _READS_END_SECONDS)
+
+
+def _found(world: World, message_id: str) -> bool:
+    return requests.get(f"{world.url}/messages/{message_id}", timeout=30).ok
