@@ -8,17 +8,10 @@ import pytest
 
 from tasks import database, schema, schema_keys
 from tests.waiting import wait_until
-from tests.world import World
+from tests.world import ROOT, World
 
 _COMMANDS = (["init"], ["init", "--check"], ["retention"], ["dead-letters", "list"])
 _ROW = """INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, 't', 0, 0, now())"""
-_KEEP_FIRST = """
-    DELETE FROM message WHERE ctid IN (
-        SELECT ctid FROM (
-            SELECT ctid, row_number() OVER (PARTITION BY {} ORDER BY stored_at, xact) AS number FROM message
-        ) AS numbered WHERE number > 1
-    )
-"""
 
 
 def key(world: World, table: str) -> str:
@@ -115,7 +108,9 @@ def test_rows_that_are_there_twice_are_counted_and_the_advice_works(ready: World
     described = schema_keys.describe("message")
     assert refused.returncode == 5
     assert f"3 key(s) of {described} are stored more than once" in refused.stderr
-    ready.sql(_KEEP_FIRST.format(described.removeprefix("message (").removesuffix(")")))
+    advice = (ROOT / "README.md").read_text().split("```sql\n")[1].split("```")[0]
+    columns = described.removeprefix("message (").removesuffix(")")
+    ready.sql(advice.replace("PARTITION BY id ", f"PARTITION BY {columns} "))
     assert ready.run("init").returncode == 0
     assert ready.ids() == set(ids)
 
