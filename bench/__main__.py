@@ -193,7 +193,7 @@ class _Run:
     def _complete(self) -> bool:
         """Every message is there once, and nothing else."""
         wanted = sorted(orjson.loads(value)["id"] for _, value in generate(self._contestant.messages, self._seed))
-        return sorted(row[0] for row in self._sql("SELECT payload->>'id' FROM message")) == wanted
+        return sorted(str(row[0]) for row in self._sql("SELECT payload->>'id' FROM message")) == wanted
 
     def _servers(self) -> dict[str, psutil.Process]:
         return {name: psutil.Process(server.pid) for name, server in self._stack.servers.items()}

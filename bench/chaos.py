@@ -2,45 +2,51 @@
 
 Prints a line for each fault with the time from its end until all is stored that was acknowledged before, and
 one record of each partition sent after: who reads a partition has to be there again, even if nothing was on its way.
-Writes bench/results/chaos.json. Exits 1 when anything was lost or came twice. The same seed makes the same faults.
+Writes bench/results/chaos.json. Exits 1 when anything was lost, came twice or became a dead letter: all that is sent
+can be stored. The same seed makes the same faults.
 """
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
 import psycopg2
-import redis
 import requests
 from confluent_kafka import Producer
 
+from bench.faults import Faults, Pods
 from bootstrap.stack import Stack
-from tests.world import ABSENT, Program, World
+from tests.world import World
 
 _ROOT = Path(__file__).parent.parent
 _RECOVERY_SECONDS = 120
 _POSTS_PER_SECOND = 10
+# By the field that tells the records apart, which is no id to the backend.
 _TWICE = """
 SELECT count(*) FROM (
-    SELECT FROM (SELECT id FROM message UNION ALL SELECT message_id FROM dead_letter) AS kept
-    WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1
+    SELECT FROM (
+        SELECT payload->>'id' AS number FROM message
+        UNION ALL SELECT convert_from(value, 'UTF8')::jsonb->>'id' FROM dead_letter
+    ) AS kept GROUP BY number HAVING count(*) > 1
 ) AS twice
 """
+_PLACES = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids that are made from a place
 _SILENT = {"logger": None, "log_level": 0}
 
 
 class Load:
-    """Records with ids of our own at a constant rate, from a producer and over HTTP, and which were acknowledged."""
+    """Records at a constant rate, from a producer and over HTTP, and the ids of those that were acknowledged.
+
+    Half of the producer's records bring an id in a header, as rows of an outbox do; the others have only their place.
+    """
 
     def __init__(self, world: World, rate: int) -> None:
         self._world = world
@@ -74,10 +80,8 @@ class Load:
         producer = Producer({**options, **_SILENT})
         while not self._ending.wait(0.1):
             for _ in range(self._rate // 10):
-                message_id = self._next()
-                body = orjson.dumps({"id": message_id, "type": "chaos"})
                 with suppress(BufferError):  # Kafka is away for long: not sent, so not acknowledged
-                    producer.produce(self._world.topic, body, on_delivery=self._acknowledger(message_id))
+                    self._send(producer, "chaos")
             producer.poll(0)
         producer.flush(60)
 
@@ -85,13 +89,20 @@ class Load:
         """Send a record to each partition, and wait until Kafka has them."""
         producer = Producer({"bootstrap.servers": self._world.variables["KAFKA_BROKERS"], **_SILENT})
         for partition in range(int(self._world.variables["KAFKA_PARTITIONS"])):
-            message_id = self._next()
-            body = orjson.dumps({"id": message_id, "type": "chaos-probe"})
-            producer.produce(self._world.topic, body, partition=partition, on_delivery=self._acknowledger(message_id))
+            self._send(producer, "chaos-probe", partition)
         producer.flush(60)
 
-    def _acknowledger(self, message_id: str) -> Callable[[Any, Any], None]:
-        return lambda error, _: None if error else self.acknowledged.append(message_id)
+    def _send(self, producer: Producer, kind: str, partition: int = -1) -> None:
+        number = self._next()
+        named = int(number[-12:]) % 2 == 0
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is None:
+                self.acknowledged.append(number if named else _id_of_place(message))
+
+        body = orjson.dumps({"id": number, "type": kind})
+        headers = [("id", number.encode())] if named else []
+        producer.produce(self._world.topic, body, headers=headers, partition=partition, on_delivery=delivered)
 
     def _post(self) -> None:
         with requests.Session() as session:
@@ -111,114 +122,14 @@ class Load:
             self.longest_stall = max(self.longest_stall, time.monotonic() - since)
 
 
-class Pods:
-    """Two consumer pods, one with a Redis of its own, one with the shared one; started anew when they end."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.running = [self._start(number) for number in range(2)]
-
-    def _start(self, number: int) -> Program:
-        return self._world.start("consume", **({"redis_url": ABSENT} if number == 0 else {}))
-
-    def process(self, pod: Program, part: str, child: bool = False) -> psutil.Process | None:
-        """A process of a pod by a part of its command line, or one of that one's children."""
-        with suppress(StopIteration, psutil.Error, IndexError):
-            found = pod.child(part)
-            return found.children()[0] if child else found
-        return None
-
-    def replace(self, number: int) -> None:
-        """SIGTERM, and a new one in its place."""
-        self.running[number].stop(60)
-        self.running[number] = self._start(number)
-
-    def mind(self) -> int:
-        """Start anew what ended, as Kubernetes would; how many did."""
-        ended = [number for number, pod in enumerate(self.running) if pod.process.poll() is not None]
-        for number in ended:
-            self.running[number] = self._start(number)
-        return len(ended)
-
-
-@contextmanager
-def _frozen(processes: Sequence[psutil.Process | None]) -> Iterator[None]:
-    there = [process for process in processes if process is not None]
-    for process in there:
-        with suppress(psutil.Error):
-            process.suspend()
-    try:
-        yield
-    finally:
-        for process in there:
-            with suppress(psutil.Error):
-                process.resume()
-
-
-class Faults:
-    """What can go wrong, each as a method without parameters that returns when the cause is over."""
-
-    def __init__(self, world: World, pods: Pods, chance: random.Random) -> None:
-        self._world = world
-        self._pods = pods
-        self._chance = chance
-
-    def all(self) -> dict[str, Callable[[], None]]:
-        """Every fault by its name."""
-        return {
-            "kill -9 a bridge": lambda: self._kill("--only bridge"),
-            "kill -9 a worker process": lambda: self._kill("-m tasks", child=True),
-            "kill -9 a workers' parent": lambda: self._kill("-m tasks"),
-            "kill -9 a pod's Redis": lambda: self._kill("valkey-server", pod=0),
-            "SIGTERM a pod, start another": lambda: self._pods.replace(self._chance.randrange(2)),
-            "freeze a bridge for 15 s": lambda: self._freeze("--only bridge", 15),
-            "freeze a workers' parent for 10 s": lambda: self._freeze("-m tasks", 10),
-            "kill -9 Redis": lambda: self._restart("valkey", 0),
-            "Redis away for 10 s": lambda: self._restart("valkey", 10),
-            "FLUSHALL": self._flush,
-            "kill -9 PostgreSQL": lambda: self._restart("postgresql", 0),
-            "PostgreSQL away for 30 s": lambda: self._restart("postgresql", 30),
-            "PostgreSQL ends all connections": self._end_connections,
-            "PostgreSQL read-only for 5 s": self._read_only,
-            "kill -9 Kafka": lambda: self._restart("kafka", 0),
-            "Kafka away for 10 s": lambda: self._restart("kafka", 10),
-        }
-
-    def _pod(self) -> Program:
-        return self._chance.choice(self._pods.running)
-
-    def _kill(self, part: str, child: bool = False, pod: int | None = None) -> None:
-        victim = self._pods.process(self._pod() if pod is None else self._pods.running[pod], part, child)
-        if victim is not None:
-            with suppress(psutil.Error):
-                victim.send_signal(signal.SIGKILL)
-
-    def _freeze(self, part: str, seconds: float) -> None:
-        with _frozen([self._pods.process(self._pod(), part)]):
-            time.sleep(seconds)
-
-    def _restart(self, name: str, seconds: float) -> None:
-        server = self._world.stack.servers[name]
-        server.kill()
-        time.sleep(seconds)
-        server.restart()
-
-    def _flush(self) -> None:
-        with redis.Redis.from_url(self._world.variables["REDIS_URL"]) as server:
-            server.flushall()
-
-    def _end_connections(self) -> None:
-        self._world.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
-
-    def _read_only(self) -> None:
-        for value, seconds in (("on", 5), ("off", 0)):
-            self._world.admin(f"ALTER DATABASE {{database}} SET default_transaction_read_only = {value}")
-            self._end_connections()
-            time.sleep(seconds)
+def _id_of_place(message: Any) -> str:
+    """The id of a message whose record has only its place, as the README says it is made."""
+    _, timestamp = message.timestamp()
+    return str(uuid.uuid5(_PLACES, f"{message.topic()}/{message.partition()}/{message.offset()}/{timestamp}"))
 
 
 def main() -> int:
-    """Break things for so many minutes; 0 when nothing was lost."""
+    """Break things for so many minutes; 0 when everything was stored as a message, and once."""
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
@@ -229,7 +140,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory, Stack(Path(directory), {}, jars) as stack:
         result = _run(World(stack), options)
     (_ROOT / "bench" / "results" / "chaos.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    return 1 if result["lost"] or result["stored twice"] or result["not sent"] else 0
+    return 1 if any(result[name] for name in ("lost", "stored twice", "not sent", "dead letters")) else 0
 
 
 def _run(world: World, options: argparse.Namespace) -> dict[str, Any]:
@@ -253,7 +164,7 @@ def _run(world: World, options: argparse.Namespace) -> dict[str, Any]:
             load.probe()
             seconds = _recovery(world, load.acknowledged, over)
             lines.append({"fault": name, "seconds": seconds})
-            print(f"  {name:36} all stored {seconds:5.1f} s after it was over", flush=True)
+            print(f"  {name:48} all stored {seconds:5.1f} s after it was over", flush=True)
     result = _account(world, load)
     result |= {"seed": options.seed, "minutes": options.minutes, "pods ended": pods_ended, "faults": lines}
     world.close()
@@ -294,7 +205,7 @@ def _account(world: World, load: Load) -> dict[str, Any]:
         "stored": len(stored),
         "not sent": sum(int(message_id[-12:]) > load.sent for message_id in stored),
         "dead letters": dict(dead),
-        "records handed over again": sum(line["duplicates"] for line in batches),
+        "records handed over again": sum(line["redelivered"] for line in batches),
         "longest stall": round(load.longest_stall, 1),
     }
     print()

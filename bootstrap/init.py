@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from bridge import topics
-from tasks import database, schema, telemetry
+from tasks import database, schema, schema_keys, telemetry
 from tasks.errors import AccessDenied, NotReady, Unavailable
 from tasks.settings import Settings
 
@@ -24,35 +24,36 @@ def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
     steps = _wait("kafka", deadline, lambda: topics.ensure(settings, check))
     for step in steps:
         _report(step.sentence, step.action, check)
-    pending, restored, index = _wait("postgresql", deadline, lambda: _tables(settings.payload_index == "on", check))
-    for migration in pending:
-        _report(f"tables: version {migration.version}, {migration.summary}", "create", check)
-    if not pending:
+    tables = _wait("postgresql", deadline, lambda: _tables(settings.payload_index == "on", check))
+    for sentence in tables:
+        _report(sentence, "create", check)
+    if not any(sentence.startswith("tables: ") for sentence in tables):
         _report(f"tables: version {schema.LATEST}", "keep", check)
-    if restored:
-        _report("order of messages that were restored from another server", "create", check)
-    if index is not None:
-        _report(f"index of payloads: {'on' if index else 'off'}", "create", check)
-    missing = len(pending) + restored + (index is not None) + sum(step.action in ("create", "extend") for step in steps)
+    missing = len(tables) + sum(step.action in ("create", "extend") for step in steps)
     if check and missing:
         raise NotReady(f"{missing} step(s) are missing; run init without --check")
     telemetry.emit("init.done", result=f"{missing} step(s) done" if missing else "nothing to do")
 
 
-def _tables(index: bool, check: bool) -> tuple[list[schema.Migration], bool, bool | None]:
-    """The migrations that were missing, whether messages were restored from elsewhere, and what the index of
-    payloads was to become, if it was not."""
+def _tables(index: bool, check: bool) -> list[str]:
+    """What was missing in PostgreSQL, a sentence for each; made unless `check`. Raises NotReady and other errors."""
     with database.session():
+        schema.require_not_newer()
         there = schema.version()
         pending = [step for step in schema.MIGRATIONS if step.version > there] if check else schema.upgrade()
-        complete = not check or not pending
-        restored = complete and schema.restored()
-        if restored and not check:
-            schema.renumber()
-        has = there > 0 and schema.has_payload_index()
-        if index != has and not check:
-            schema.index_payloads(index)
-        return pending, restored, index if index != has else None
+        missing = [f"tables: version {step.version}, {step.summary}" for step in pending]
+        if not (check and pending):  # else the tables are missing, or have the keys of another version
+            keys = schema_keys.missing() if check else schema_keys.restore()
+            missing += [f"unique key of {schema_keys.describe(table)}" for table in keys]
+            if schema.restored():
+                missing.append("order of messages that were restored from another server")
+                if not check:
+                    schema.renumber()
+        if index != (there > 0 and schema.has_payload_index()):
+            missing.append(f"index of payloads: {'on' if index else 'off'}")
+            if not check:
+                schema.index_payloads(index)
+        return missing
 
 
 def _wait(service: str, deadline: float, attempt: Callable[[], T]) -> T:

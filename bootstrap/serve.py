@@ -17,7 +17,7 @@ from api import limits
 from api.app import create_app
 from bootstrap import scraping
 from bridge.publisher import KafkaPublisher
-from tasks import database, observing, telemetry
+from tasks import database, observing, schema_watch, telemetry
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
 
@@ -65,6 +65,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         settings = self._settings
         observing.begin(settings, "serve")
         database.configure(settings.database_url, "serve", connections=settings.web_threads)
+        schema_watch.start()
         return create_app(settings, KafkaPublisher(settings))
 
 

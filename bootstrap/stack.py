@@ -114,7 +114,7 @@ class Stack:
     def _postgresql(self) -> str:
         binaries = postgresql()
         data = self.directory / "data" / "postgresql"
-        user = _not_as_root()
+        user = not_as_root()
         if not (data / "PG_VERSION").exists():
             data.mkdir(parents=True, exist_ok=True)
             options = ["--username=backend", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
@@ -211,7 +211,7 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _not_as_root() -> list[str]:
+def not_as_root() -> list[str]:
     """A prefix that makes root look like nobody to PostgreSQL, which refuses root; files stay root's."""
     if os.geteuid() != 0:
         return []

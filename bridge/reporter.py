@@ -16,6 +16,7 @@ from kafka.structs import TopicPartition
 
 from tasks import bridges, telemetry
 from tasks.database import database
+from tasks.schema_watch import SchemaWatch
 from tasks.settings import Settings
 
 
@@ -28,6 +29,7 @@ class Reporter(threading.Thread):
         self._group = settings.kafka_group_id
         self._limit = settings.dead_letter_limit_percent
         self._member = f"{socket.gethostname()}-{os.getpid()}"
+        self._schema_watch = SchemaWatch()
         self._wake = threading.Event()
         self._ending = False
         self._lock = threading.Lock()
@@ -53,6 +55,7 @@ class Reporter(threading.Thread):
             self._wake.clear()
             ending = self._ending  # what was stopped before the end is reported yet
             self._try(self._turn)
+            self._try(self._schema_watch.turn)
             if not ending:
                 self._wake.wait(bridges.REPORT_SECONDS)
         self._try(lambda: bridges.leave(self._member))
@@ -64,7 +67,7 @@ class Reporter(threading.Thread):
         self.join(1)
 
     def _try(self, action: Callable[[], None]) -> None:
-        # Tables that `init` has yet to make are as good as an outage: the workers say so.
+        # Tables that `init` has yet to make are as good as an outage: the workers and the schema watch say so.
         with contextlib.suppress(peewee.PeeweeException, psycopg2.Error), database.connection_context():
             action()
 

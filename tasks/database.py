@@ -13,9 +13,10 @@ from psycopg2.extensions import parse_dsn
 from psycopg2.extras import register_default_jsonb
 
 from tasks import tls, traces
-from tasks.errors import AccessDenied, ConfigurationError, Unavailable
+from tasks.connection import Connection
+from tasks.errors import AccessDenied, ConfigurationError, NotReady, Unavailable
 
-_STALE_SECONDS = 300
+_STALE_SECONDS = 30  # a server that was demoted still answers reads, and they should end soon
 _PORT = 5432
 _SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"  # PostgreSQL manual, "Message Formats": SSLRequest
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
@@ -32,17 +33,37 @@ TRANSIENT = (
     peewee.InternalError,
     MaxConnectionsExceeded,  # of this process's own pool
 )
+ACCESS_DENIED, NO_TABLE = "42501", "42P01"  # SQLSTATEs: insufficient_privilege, undefined_table
+# Those of tables that are not as the migrations make them: no such column or schema, and a name that is taken.
+_UNFIT = (NO_TABLE, "42703", "3F000", "42P07")
 # The values themselves: data exceptions (class 22), and program limits such as nesting (class 54).
 REFUSED = (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded, psycopg2.errors.StatementTooComplex)
 
 
 class Database(PooledPostgresqlDatabase):
-    """PostgreSQL with jsonb read as its own text, so that no number loses digits on its way out."""
+    """PostgreSQL with jsonb read as its own text, so that no number loses digits on its way out.
+
+    A connection on which a transient error was raised does not return to the pool, whoever catches that error.
+    After a failure of the server, no connection that was made before returns: a session can outlive a failover and
+    stay read-only.
+    """
+
+    _generation = 0  # counts the failures of the server
 
     def _connect(self) -> Any:
-        connection = super()._connect()
+        with self._pool_lock:  # no failure is counted between connecting and the next line
+            connection = super()._connect()
+            if connection.generation is None:
+                connection.generation = self._generation
         register_default_jsonb(connection, globally=False, loads=_as_text)
         return connection
+
+    def _can_reuse(self, conn: Connection) -> bool:
+        # Called by the pool, which holds its lock.
+        if conn.server_failed and conn.generation == self._generation:
+            self._generation += 1
+            self.close_idle()
+        return conn.generation == self._generation and not conn.failed and super()._can_reuse(conn)
 
     def execute_sql(self, sql: str, params: Any = None, *more: Any, **named: Any) -> Any:
         """Run a statement, as a span where there are traces."""
@@ -54,7 +75,7 @@ def _as_text(text: str) -> str:
     return text
 
 
-database = Database(None)
+database = Database(None, connection_factory=Connection)
 
 
 def configure(url: str, process: str, connections: int) -> None:
@@ -76,16 +97,20 @@ def configure(url: str, process: str, connections: int) -> None:
 def session() -> Iterator[None]:
     """A connection for a command; what PostgreSQL refuses meanwhile is said in one sentence.
 
-    Raises Unavailable, AccessDenied, ConfigurationError.
+    Raises Unavailable, AccessDenied, ConfigurationError, NotReady.
     """
     try:
         with database.connection_context():
             yield
     except peewee.ProgrammingError as error:
-        said = str(error).splitlines()[0]
-        raise AccessDenied(
-            f"PostgreSQL does not let the user of --database-url / DATABASE_URL do this: {said}"
-        ) from error
+        said, code = str(error).splitlines()[0], sqlstate(error)
+        setting = "--database-url / DATABASE_URL"
+        if code == ACCESS_DENIED:
+            raise AccessDenied(f"PostgreSQL does not let the user of {setting} do this: {said}") from error
+        if code in _UNFIT:
+            hint = f"run init; if that does not help, restore a backup or choose another database with {setting}"
+            raise NotReady(f"the tables are not as this program needs them: {said}; {hint}") from error
+        raise
     except TRANSIENT as error:
         raise explain(error) from error
 
@@ -150,6 +175,12 @@ def _distrust() -> str | None:
     return None
 
 
+def sqlstate(error: Exception) -> str | None:
+    """The SQLSTATE of an error of psycopg2, or of Peewee's around it; None when PostgreSQL did not send one."""
+    original = getattr(error, "orig", error)
+    return original.pgcode if isinstance(original, psycopg2.Error) else None
+
+
 def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:
     """Our error for a failed connection: what PostgreSQL said, and the setting to look at."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -159,6 +190,8 @@ def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError
     setting = "--database-url / DATABASE_URL"
     if "authentication failed" in text or "no pg_hba.conf entry" in text or "no password supplied" in text:
         return AccessDenied(f"PostgreSQL refused the user or password of {setting}: {said}")
+    if "permission denied" in text:
+        return AccessDenied(f"PostgreSQL does not let the user of {setting} connect: {said}")
     if "certificate file" in text or "private key file" in text:
         return ConfigurationError(f"a file named in {setting} cannot be used: {lines[0]}")
     if "role" in text and "does not exist" in text:

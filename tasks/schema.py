@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import peewee
 
-from tasks.database import database
+from tasks import schema_keys
+from tasks.database import NO_TABLE, database, sqlstate
 from tasks.errors import NotReady, Unavailable
 
 _LOCK = 0x6D657373_61676573  # advisory lock key: "messages" in ASCII
@@ -144,15 +145,41 @@ def version() -> int:
     """The version the tables have; 0 when there are none. Raises peewee.DatabaseError."""
     try:
         return int(database.execute_sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
-    except peewee.ProgrammingError:  # no such table
+    except peewee.ProgrammingError as error:
+        if sqlstate(error) != NO_TABLE:
+            raise
         return 0
 
 
 def require_latest() -> None:
-    """Raises NotReady when the tables are older than this code."""
+    """Raises NotReady when the tables are missing, older or newer than this code; and peewee.DatabaseError."""
+    reason = _other_version(version())
+    if reason is not None:
+        raise NotReady(reason)
+
+
+def require_not_newer() -> None:
+    """Raises NotReady when a newer version of this program made the tables; and peewee.DatabaseError."""
     there = version()
+    if there > LATEST:
+        raise NotReady(_other_version(there))
+
+
+def mismatch() -> str | None:
+    """Why the tables do not fit this code, as a sentence; None when they do. Raises peewee.DatabaseError."""
+    reason = _other_version(version())
+    if reason is not None:
+        return reason
+    missing = ", ".join(map(schema_keys.describe, schema_keys.missing()))
+    return f"the unique key is missing of {missing}: rows can be stored twice; run init" if missing else None
+
+
+def _other_version(there: int) -> str | None:
+    if there > LATEST:
+        return f"the tables are of version {there}, newer than this program's {LATEST}; use the matching version"
     if there < LATEST:
-        raise NotReady(f"the tables are {f'of version {there}, not {LATEST}' if there else 'missing'}; run init")
+        return f"the tables are {f'of version {there}, not {LATEST}' if there else 'missing'}; run init"
+    return None
 
 
 def has_payload_index() -> bool:
@@ -184,13 +211,17 @@ def renumber() -> None:
 
 
 def upgrade() -> list[Migration]:
-    """Apply what is missing, all or nothing; two processes at once take turns. Returns what was applied."""
+    """Apply what is missing, all or nothing; two processes at once take turns. Returns what was applied.
+
+    Raises NotReady when the tables are newer than this code; and peewee.DatabaseError.
+    """
     with database.atomic():
         database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         database.execute_sql(
             "CREATE TABLE IF NOT EXISTS schema_version"
             " (version integer PRIMARY KEY, summary text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
+        require_not_newer()
         missing = [step for step in MIGRATIONS if step.version > version()]
         for step in missing:
             database.execute_sql(step.sql)

@@ -51,6 +51,12 @@ CATALOGUE = _catalogue(
     Event("message.unacknowledged", logging.ERROR, "Kafka did not acknowledge a message in time"),
     Event("api.open", logging.WARNING, "There are no API keys: everybody who reaches the API may use all of it"),
     Event("api.failed", logging.ERROR, "A request failed because of an error nobody foresaw"),
+    Event(
+        "tables.mismatch",
+        logging.ERROR,
+        "The tables do not fit this version of the program, or a unique key is missing; the process continues",
+    ),
+    Event("tables.match", logging.INFO, "The tables fit this version of the program again"),
     Event("service.unavailable", logging.WARNING, "A service does not answer; the process waits and goes on"),
     Event("service.available", logging.INFO, "A service that was away answers again"),
     Event("partitions.assigned", logging.INFO, "The consumer group gave partitions to this bridge"),

@@ -58,13 +58,17 @@ class Terminator:
             await reader.readexactly(_SSL_REQUEST_BYTES)
             writer.write(b"S")
             await writer.start_tls(context)
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        # Whichever side ends first ends both.
-        both = [asyncio.create_task(_pump(reader, server_writer)), asyncio.create_task(_pump(server_reader, writer))]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for pump in both:
-            pump.cancel()
-        server_writer.close()
+        await splice(reader, writer, self._port)
+
+
+async def splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    """Connect a client to the server on `port` of this machine until one of them ends."""
+    server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+    both = [asyncio.create_task(_pump(reader, server_writer)), asyncio.create_task(_pump(server_reader, writer))]
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    for pump in both:
+        pump.cancel()
+    server_writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

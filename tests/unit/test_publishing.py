@@ -73,7 +73,14 @@ SAME = "0b6f3f5e-2f7c-4d59-8a37-1f1f6a1f8c11"
 
 
 def test_one_id_with_different_contents_is_refused(client: FlaskClient, publisher: MemoryPublisher) -> None:
-    contents = [{"n": 1}, {"n": 1.0}, {"n": 2}, {"n": 1, "key": "k"}, {"n": 1, "topic": "orders"}, {"n": 2}]
+    contents: list[dict[str, object]] = [
+        {"n": 1},
+        {"n": 1.0},
+        {"n": 2},
+        {"n": 1, "key": "k"},
+        {"n": 1, "topic": "orders"},
+        {"n": 2},
+    ]
     answer = batch(client, orjson.dumps([{"id": SAME, **fields} for fields in contents]))
     assert (answer.status_code, answer.json["type"]) == (422, "/problems/invalid-items")
     items = answer.json["items"]

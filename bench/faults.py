@@ -1,0 +1,132 @@
+"""The faults of `make chaos`, and the consumer pods that they hit."""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import psutil
+import psycopg2
+import redis
+
+from tests.world import ABSENT, Program, World
+
+
+class Pods:
+    """Two consumer pods, one with a Redis of its own, one with the shared one; started anew when they end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.running = [self._start(number) for number in range(2)]
+
+    def _start(self, number: int) -> Program:
+        return self._world.start("consume", **({"redis_url": ABSENT} if number == 0 else {}))
+
+    def process(self, pod: Program, part: str, child: bool = False) -> psutil.Process | None:
+        """A process of a pod by a part of its command line, or one of that one's children."""
+        with suppress(StopIteration, psutil.Error, IndexError):
+            found = pod.child(part)
+            return found.children()[0] if child else found
+        return None
+
+    def replace(self, number: int) -> None:
+        """SIGTERM, and a new one in its place."""
+        self.running[number].stop(60)
+        self.running[number] = self._start(number)
+
+    def mind(self) -> int:
+        """Start anew what ended, as Kubernetes would; how many did."""
+        ended = [number for number, pod in enumerate(self.running) if pod.process.poll() is not None]
+        for number in ended:
+            self.running[number] = self._start(number)
+        return len(ended)
+
+
+@contextmanager
+def _frozen(processes: Sequence[psutil.Process | None]) -> Iterator[None]:
+    there = [process for process in processes if process is not None]
+    for process in there:
+        with suppress(psutil.Error):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in there:
+            with suppress(psutil.Error):
+                process.resume()
+
+
+class Faults:
+    """What can go wrong, each as a method without parameters that returns when the cause is over."""
+
+    def __init__(self, world: World, pods: Pods, chance: random.Random) -> None:
+        self._world = world
+        self._pods = pods
+        self._chance = chance
+
+    def all(self) -> dict[str, Callable[[], None]]:
+        """Every fault by its name."""
+        return {
+            "kill -9 a bridge": lambda: self._kill("--only bridge"),
+            "kill -9 a worker process": lambda: self._kill("-m tasks", child=True),
+            "kill -9 a workers' parent": lambda: self._kill("-m tasks"),
+            "kill -9 a pod's Redis": lambda: self._kill("valkey-server", pod=0),
+            "SIGTERM a pod, start another": lambda: self._pods.replace(self._chance.randrange(2)),
+            "freeze a bridge for 15 s": lambda: self._freeze("--only bridge", 15),
+            "freeze a workers' parent for 10 s": lambda: self._freeze("-m tasks", 10),
+            "kill -9 Redis": lambda: self._restart("valkey", 0),
+            "Redis away for 10 s": lambda: self._restart("valkey", 10),
+            "FLUSHALL": self._flush,
+            "kill -9 PostgreSQL": lambda: self._restart("postgresql", 0),
+            "PostgreSQL away for 30 s": lambda: self._restart("postgresql", 30),
+            "PostgreSQL ends all connections": self._end_connections,
+            "PostgreSQL read-only for 5 s, old sessions kept": self._read_only,
+            "message locked for 90 s": self._lock_table,
+            "kill -9 Kafka": lambda: self._restart("kafka", 0),
+            "Kafka away for 10 s": lambda: self._restart("kafka", 10),
+        }
+
+    def _pod(self) -> Program:
+        return self._chance.choice(self._pods.running)
+
+    def _kill(self, part: str, child: bool = False, pod: int | None = None) -> None:
+        victim = self._pods.process(self._pod() if pod is None else self._pods.running[pod], part, child)
+        if victim is not None:
+            with suppress(psutil.Error):
+                victim.send_signal(signal.SIGKILL)
+
+    def _freeze(self, part: str, seconds: float) -> None:
+        with _frozen([self._pods.process(self._pod(), part)]):
+            time.sleep(seconds)
+
+    def _restart(self, name: str, seconds: float) -> None:
+        server = self._world.stack.servers[name]
+        server.kill()
+        time.sleep(seconds)
+        server.restart()
+
+    def _flush(self) -> None:
+        with redis.Redis.from_url(self._world.variables["REDIS_URL"]) as server:
+            server.flushall()
+
+    def _end_connections(self) -> None:
+        self._world.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+
+    def _read_only(self) -> None:
+        # As after a failover: sessions that began meanwhile stay read-only, and nothing ends them.
+        setting = "ALTER DATABASE {database} SET default_transaction_read_only"
+        self._world.admin(f"{setting} = on")
+        self._end_connections()
+        time.sleep(5)
+        self._world.admin(f"{setting} = off")
+
+    def _lock_table(self) -> None:
+        # As CREATE INDEX does: longer than a batch may take, so that workers are killed while they wait.
+        connection = psycopg2.connect(self._world.variables["DATABASE_URL"])
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE message IN SHARE MODE")
+                time.sleep(90)
+        finally:
+            connection.close()

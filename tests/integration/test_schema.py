@@ -1,0 +1,139 @@
+"""Tables of another version, without rights, or without a key: each command says which, and with its exit code."""
+
+import functools
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from tasks import database, schema, schema_keys
+from tests.waiting import wait_until
+from tests.world import ROOT, World
+
+_COMMANDS = (["init"], ["init", "--check"], ["retention"], ["dead-letters", "list"])
+_ROW = """INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, 't', 0, 0, now())"""
+
+
+def key(world: World, table: str) -> str:
+    """The name of a table's primary key."""
+    name = "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'"
+    return str(world.sql(name, table)[0][0])
+
+
+def drop(world: World, table: str) -> None:
+    world.sql(f"ALTER TABLE {table} DROP CONSTRAINT {key(world, table)}")
+
+
+def invalidate(world: World, table: str) -> None:
+    world.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", key(world, table))
+
+
+def narrow(world: World, table: str) -> None:
+    """Make the primary key one of other columns."""
+    drop(world, table)
+    world.sql(f"ALTER TABLE {table} ADD PRIMARY KEY (key, used_at)")
+
+
+def partial(world: World, table: str) -> None:
+    drop(world, table)
+    world.sql(f"CREATE UNIQUE INDEX ON {table} (key) WHERE used_at > '2020-01-01'")
+
+
+@pytest.mark.parametrize("command", _COMMANDS, ids=" ".join)
+def test_tables_of_a_newer_version_are_refused(ready: World, command: list[str]) -> None:
+    ready.sql("INSERT INTO schema_version (version, summary) VALUES (99, 'of the future')")
+    done = ready.run(*command)
+    assert done.returncode == 5, done.stdout + done.stderr
+    expected = f"the tables are of version 99, newer than this program's {schema.LATEST}; use the matching version"
+    assert expected in done.stderr
+
+
+@pytest.mark.parametrize("command", [["init", "--check"], ["retention"], ["dead-letters", "list"]], ids=" ".join)
+def test_a_missing_right_is_not_a_missing_table(ready: World, command: list[str]) -> None:
+    name = ready.topic
+    ready.sql(f"CREATE ROLE {name} LOGIN")
+    done = ready.run(*command, database_url=ready.variables["DATABASE_URL"].replace("backend@", f"{name}@"))
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "permission denied for table schema_version" in done.stderr
+    assert "--database-url / DATABASE_URL" in done.stderr
+
+
+def test_a_missing_right_to_connect_is_refused_at_once(ready: World) -> None:
+    name = ready.topic
+    ready.sql(f"CREATE ROLE {name} LOGIN")
+    ready.admin("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
+    done = ready.run("retention", database_url=ready.variables["DATABASE_URL"].replace("backend@", f"{name}@"))
+    assert (done.returncode, "does not let the user" in done.stderr) == (4, True), done.stderr
+
+
+def test_a_table_that_somebody_dropped_is_named(ready: World) -> None:
+    ready.sql("DROP TABLE dead_letter")
+    for command in (["dead-letters", "list"], ["init"]):
+        done = ready.run(*command)
+        assert (done.returncode, 'relation "dead_letter" does not exist' in done.stderr) == (5, True), done.stderr
+
+
+@pytest.mark.parametrize("table", ["message", "dead_letter", "idempotency_key", "bridge", "stopped_partition"])
+def test_a_dropped_key_is_reported_and_made_again(ready: World, table: str) -> None:
+    drop(ready, table)
+    checked = ready.run("init", "--check")
+    assert checked.returncode == 5
+    assert f"unique key of {table} (" in checked.stdout
+    done = ready.run("init")
+    assert (done.returncode, f"unique key of {table} (" in done.stdout) == (0, True), done.stderr
+    assert ready.run("init", "--check").returncode == 0
+
+
+@pytest.mark.parametrize("damage", [invalidate, narrow, partial])
+def test_a_key_that_does_not_hold_is_made_again(ready: World, damage: Callable[[World, str], None]) -> None:
+    damage(ready, "idempotency_key")
+    assert ready.run("init", "--check").returncode == 5
+    assert ready.run("init").returncode == 0
+    assert "nothing to do" in ready.run("init").stdout
+
+
+def test_a_renamed_key_is_as_good(ready: World) -> None:
+    ready.sql(f"ALTER INDEX {key(ready, 'message')} RENAME TO renamed")
+    ready.sql(f"ALTER TABLE dead_letter DROP CONSTRAINT {key(ready, 'dead_letter')}")
+    ready.sql("CREATE UNIQUE INDEX made_by_hand ON dead_letter (id)")
+    assert ready.run("init", "--check").returncode == 0
+
+
+def test_rows_that_are_there_twice_are_counted_and_the_advice_works(ready: World) -> None:
+    drop(ready, "message")
+    ids = [str(uuid.uuid4()) for _ in range(5)]
+    for message_id in [*ids, *ids[:3], ids[0]]:
+        ready.sql(_ROW, message_id)
+    refused = ready.run("init")
+    described = schema_keys.describe("message")
+    assert refused.returncode == 5
+    assert f"3 key(s) of {described} are stored more than once" in refused.stderr
+    advice = (ROOT / "README.md").read_text().split("```sql\n")[1].split("```")[0]
+    columns = described.removeprefix("message (").removesuffix(")")
+    ready.sql(advice.replace("PARTITION BY id ", f"PARTITION BY {columns} "))
+    assert ready.run("init").returncode == 0
+    assert ready.ids() == set(ids)
+
+
+def test_the_mismatch_is_a_sentence(tables: World) -> None:
+    with database.database.connection_context():
+        assert schema.mismatch() is None
+        drop(tables, "message")
+        assert "the unique key is missing of message (" in (schema.mismatch() or "")
+        tables.sql("DELETE FROM schema_version WHERE version > 1")
+        assert schema.mismatch() == f"the tables are of version 1, not {schema.LATEST}; run init"
+        tables.sql("DROP TABLE schema_version")
+        assert schema.mismatch() == "the tables are missing; run init"
+
+
+def test_processes_that_run_on_say_once_what_is_wrong(ready: World) -> None:
+    drop(ready, "message")
+    programs = [ready.serve(web_processes="1"), ready.consume("--only", "bridge")]
+    for program in programs:
+        lines = wait_until(functools.partial(program.lines, "tables.mismatch"), f"{program.name} says so")
+        assert lines[0]["level"] == "error"
+        assert "the unique key is missing of message (" in lines[0]["reason"]
+    assert ready.run("init").returncode == 0
+    for program in programs:
+        wait_until(functools.partial(program.lines, "tables.match"), f"{program.name} sees that it was made", 40)
+        assert len(program.lines("tables.mismatch")) == 1

@@ -1,0 +1,138 @@
+"""Two PostgreSQL servers, a primary and its synchronous standby, behind one address that can be switched."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from bootstrap.binaries import postgresql
+from bootstrap.server import Server
+from bootstrap.stack import Stack, free_port, not_as_root
+from tests.terminator import splice
+from tests.waiting import wait_until
+
+_OLDER_TRANSACTIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND xact_start < %s::timestamptz"
+)
+
+
+class Forwarder:
+    """Connects each new client to `target`, a port of this machine; older ones keep their server.
+
+    A context manager; `port` is where it listens.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> "Forwarder":
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _disconnect(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await splice(reader, writer, self.target)
+        writer.close()
+
+
+class Pair:
+    """A primary, its standby, and the address in front of them."""
+
+    def __init__(self, primary: int, standby: int, forwarder: Forwarder) -> None:
+        self._primary, self._standby = primary, standby
+        self.forwarder = forwarder
+
+    def synchronize(self) -> None:
+        """From now on a commit on the primary waits until the standby has it."""
+        state = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
+        wait_until(lambda: self._sql(self._primary, state), "the standby streams")
+        self._set("synchronous_standby_names", "*")
+        wait_until(lambda: self._sql(self._primary, state) == [("sync",)], "the standby is synchronous")
+
+    def fail_over(self) -> None:
+        """Demote the primary, whose sessions stay open, promote the standby, and switch the address."""
+        self._set("default_transaction_read_only", "on")
+        shown = "SHOW default_transaction_read_only"
+        # The server tells its sessions before it lets new ones see the setting.
+        wait_until(lambda: self._sql(self._primary, shown) == [("on",)], "the primary refuses writes")
+        now = self._sql(self._primary, "SELECT clock_timestamp()::text")[0][0]
+        wait_until(lambda: self._is_idle_since(now), "transactions that began before are over")
+        self._sql(self._standby, "SELECT pg_promote(true, 30)")
+        self.forwarder.target = self._standby
+        self._set("synchronous_standby_names", "")
+
+    def sessions(self, database: str) -> int:
+        """How many sessions the old primary has in a database."""
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        return int(self._sql(self._primary, count, database)[0][0])
+
+    def _is_idle_since(self, moment: str) -> bool:
+        return self._sql(self._primary, _OLDER_TRANSACTIONS, moment) == [(0,)]
+
+    def _set(self, name: str, value: str) -> None:
+        self._sql(self._primary, f"ALTER SYSTEM SET {name} = '{value}'")
+        self._sql(self._primary, "SELECT pg_reload_conf()")
+
+    def _sql(self, port: int, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        connection = psycopg2.connect(f"postgresql://backend@127.0.0.1:{port}/postgres")
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values or None)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+
+@contextmanager
+def pair(stack: Stack, directory: Path) -> Iterator[Pair]:
+    """The two servers; `stack`, whose PostgreSQL is the primary, names them by the one address from then on."""
+    primary = int(stack.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
+    port = free_port()
+    standby = _standby(directory, primary, port)
+    standby.start()
+    try:
+        standby.wait()
+        with Forwarder(primary) as forwarder:
+            stack.variables["DATABASE_URL"] = f"postgresql://backend@127.0.0.1:{forwarder.port}/backend"
+            yield Pair(primary, port, forwarder)
+    finally:
+        standby.stop()
+
+
+def _standby(directory: Path, primary: int, port: int) -> Server:
+    binaries, data = postgresql(), directory / "standby"
+    place = ["-h", "127.0.0.1", "-p"]
+    copy = [f"{binaries}/pg_basebackup", *place, str(primary), "-U", "backend", "-D", str(data)]
+    copied = subprocess.run([*copy, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"], capture_output=True)
+    assert copied.returncode == 0, copied.stderr
+    run = [*not_as_root(), f"{binaries}/postgres", "-D", str(data), *place, str(port), "-k", ""]
+    ready = [f"{binaries}/pg_isready", "-q", *place, str(port)]
+    log = directory / "standby.log"
+    return Server("standby", run, log, lambda: subprocess.run(ready).returncode == 0, signal.SIGINT)
