@@ -1,7 +1,7 @@
 # Everything a person does with this project. `make` alone explains itself.
 PYTHON ?= python3
 BIN := .venv/bin
-TALK_TO_KAFKA := bridge dead_letters init operations publisher tls
+TALK_TO_KAFKA := bridge dead_letters init operations publisher redrive tls
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,7 @@
 """`local`: the servers, then init, then serve and consume as the Procfile says; ends all of it on Ctrl-C."""
 
 import fcntl
+import http.client
 import os
 import sys
 import threading
@@ -16,13 +17,15 @@ import orjson
 from honcho.environ import parse_procfile
 
 from bootstrap import init
-from bootstrap.stack import Stack, free_port, is_free
+from bootstrap.stack import LOOPBACK, Stack, free_port, is_free
 from tasks import settings as settings_module
 from tasks.errors import LocalStackError
+from tasks.parsing import ApiKey
 from tasks.settings import Settings, child_environment
 
 _ROOT = Path(__file__).parent.parent
 _READY_SECONDS = 60
+_ANSWER_SECONDS = 15
 _EXAMPLE = '{"text": "hello"}'
 
 
@@ -30,20 +33,27 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
     """Run everything until Ctrl-C or SIGTERM; data stays for the next run. Raises LocalStackError."""
     began = time.time()
     environment = child_environment(flags)
-    port = _port(settings, environment)
+    # The servers take no passwords and the API may have no keys: others get in only where the user asks for it.
+    address = environment.get("ADDRESS", LOOPBACK)
+    port = _port(settings, environment, address)
     directory = Path(settings.local_dir)
     fresh = not (directory / "data").exists()
     with _lock(directory), Stack(directory, environment) as stack:
-        variables = {**environment, **stack.variables, "PORT": str(port)}
+        variables = {**environment, **stack.variables, "ADDRESS": address, "PORT": str(port)}
         init.run(settings_module.load({}, variables), {}, check=False)
         started = settings.local_started or began
-        threading.Thread(target=_announce, args=(stack, port, started, fresh), daemon=True).start()
+        api = _Api(address, port, settings.api_keys)
+        threading.Thread(target=_announce, args=(stack, api, started, fresh), daemon=True).start()
         _run_procfile(variables)
 
 
-def _port(settings: Settings, environment: Mapping[str, str]) -> int:
-    if is_free(settings.port):
-        return settings.port
+def _port(settings: Settings, environment: Mapping[str, str], address: str) -> int:
+    try:
+        if is_free(settings.port, address):
+            return settings.port
+    except OSError as error:
+        where = f"{address}:{settings.port} (--address / ADDRESS, --port / PORT)"
+        raise LocalStackError(f"cannot listen on {where}: {error.strerror}") from None
     if environment.get("PORT"):
         raise LocalStackError(f"port {settings.port} (--port / PORT) is in use; choose another")
     return free_port()
@@ -71,49 +81,81 @@ def _run_procfile(environment: dict[str, str]) -> None:
     manager.loop()
 
 
-def _announce(stack: Stack, port: int, started: float, fresh: bool) -> None:
+class _Api:
+    """The API of this run, asked with the user's keys."""
+
+    def __init__(self, address: str, port: int, keys: tuple[ApiKey, ...]) -> None:
+        self._listens = f"{address}:{port}"
+        self._keys = keys
+        self.url = f"http://{LOOPBACK if address == '0.0.0.0' else address}:{port}"
+
+    def lines(self) -> list[str]:
+        """Where it is, and how to try it. Never shows a key."""
+        key = " -H 'Authorization: Bearer KEY'" if self._keys else ""
+        return [
+            f"  API          {self.url}    (listens on {self._listens})",
+            f"  health       {self.url}/health/ready",
+            "",
+            "  Try it:" if not self._keys else "  Try it, with one of API_KEYS in place of KEY:",
+            f"    curl -si {self.url}/messages{key} -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
+            f"    curl -s {self.url}/messages{key}",
+        ]
+
+    def ready(self) -> bool:
+        """Whether it answers, and its Kafka too."""
+        return bool(self._ask("/health/ready", {}))
+
+    def first_message(self) -> bool:
+        """Send a message and wait until it is stored. False where that fails, or no key may do it."""
+        write, read = self._authorization("write"), self._authorization("read")
+        if write is None or read is None:
+            return False
+        message_id = str(uuid.uuid4())
+        body = orjson.dumps({"id": message_id, "type": "backend.started"})
+        if not self._ask("/messages", {"Content-Type": "application/json", **write}, body):
+            return False
+        return _until(lambda: message_id.encode() in self._ask("/messages?type=backend.started", read))
+
+    def _authorization(self, scope: str) -> dict[str, str] | None:
+        """The headers of a request that needs `scope`; None when no key has it."""
+        if not self._keys:
+            return {}
+        secret = next((key.secret for key in self._keys if scope in key.scopes), None)
+        return None if secret is None else {"Authorization": f"Bearer {secret}"}
+
+    def _ask(self, path: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
+        """The body of a successful answer; nothing for every other answer and while there is none."""
+        request = urllib.request.Request(f"{self.url}{path}", body, dict(headers))
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
+                answer: bytes = response.read()
+                return answer
+        except (OSError, http.client.HTTPException, ValueError):  # ValueError: no header can hold such a key
+            return b""
+
+
+def _announce(stack: Stack, api: _Api, started: float, fresh: bool) -> None:
     """Say what runs where, once it does; on fresh data with a first message, to show that all of it works."""
-    base = f"http://127.0.0.1:{port}"
-    if not _until(lambda: bool(_get(f"{base}/health/ready"))):
-        print(f"\nThe API does not answer on {base}; the lines above say why.\n", flush=True)
+    if not _until(api.ready):
+        print(f"\nThe API does not answer on {api.url}; the lines above say why.\n", flush=True)
         return
+    stored = fresh and api.first_message()
+    where, *rest = api.lines()
     lines = [
         "",
         "-" * 78,
-        f"  API          {base}    (health: {base}/health/ready)",
+        where,
         f"  Kafka        {stack.variables['KAFKA_BROKERS']}",
         f"  PostgreSQL   {stack.variables['DATABASE_URL']}",
         f"  Redis        {stack.variables['REDIS_URL']}",
         f"  data, logs   {stack.directory}",
-        "",
-        "  Try it:",
-        f"    curl -si {base}/messages -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
-        f"    curl -s {base}/messages",
+        *rest,
         "",
     ]
-    if fresh and _first_message(base):
+    if stored:
         lines.append(f"  From nothing to the first message stored: {time.time() - started:.1f} s")
     lines += ["  Ctrl-C ends everything; the data stays. `make clean-data` wipes it.", "-" * 78, ""]
     print("\n".join(lines), flush=True)
-
-
-def _first_message(base: str) -> bool:
-    message_id = str(uuid.uuid4())
-    body = orjson.dumps({"id": message_id, "type": "backend.started"})
-    request = urllib.request.Request(f"{base}/messages", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30):
-        pass
-    return _until(lambda: message_id.encode() in _get(f"{base}/messages?type=backend.started"))
-
-
-def _get(url: str) -> bytes:
-    """The body of a 200; nothing for every other answer and while there is none."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            body: bytes = response.read()
-            return body
-    except OSError:
-        return b""
 
 
 def _until(condition: Callable[[], bool]) -> bool:

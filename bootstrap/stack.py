@@ -1,6 +1,7 @@
 """The three servers on this machine without Docker, Java or root: Apache Kafka, PostgreSQL, Valkey."""
 
 import contextlib
+import errno
 import os
 import platform
 import secrets
@@ -200,13 +201,15 @@ def free_port() -> int:
         return port
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` of every address."""
+def is_free(port: int, address: str = "0.0.0.0") -> bool:
+    """Whether a server could listen on `port` of `address`. Raises OSError when that fails whatever others do."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return False
         return True
 

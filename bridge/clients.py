@@ -27,6 +27,8 @@ Client = TypeVar("Client")
 _SETTING = "--kafka-brokers / KAFKA_BROKERS"
 _FIRST_ANSWER_MS = 2000
 _STICK_SECONDS = 0.02  # some requests long
+_REQUEST_BYTES = 100_000_000  # brokers end a connection at 104,857,600 (socket.request.max.bytes)
+_METADATA_MS = 5_000  # new topics and partitions are noticed so soon; the default is 5 minutes
 _BATCH_BYTES = 1 << 17  # the client's own 16 kB are 50 small messages: each batch costs as much as ten of them
 # Records of aborted transactions are none. kafka-python-ng cannot tell them apart (see README).
 _IS_NG = "isolation_level" not in KafkaConsumer.DEFAULT_CONFIG
@@ -44,7 +46,7 @@ def new_consumer(settings: Settings, listener: Any) -> KafkaConsumer:
         group_id=settings.kafka_group_id,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        metadata_max_age_ms=5_000,  # new topics and partitions are noticed so soon; the default is 5 minutes
+        metadata_max_age_ms=_METADATA_MS,
         max_partition_fetch_bytes=1 << 20,
         **_READ_COMMITTED,
         fetch_max_bytes=16 << 20,  # of one answer for all partitions: bounds what we prefetch
@@ -128,8 +130,12 @@ class Sticky(DefaultPartitioner):  # type: ignore[misc]
 def new_producer(settings: Settings) -> KafkaProducer:
     """A producer whose records are acknowledged by all in-sync replicas, in order. Raises the same."""
     timeout_ms = settings.publish_timeout_seconds * 1000
-    # KafkaPublisher bounds what waits. kafka-python-ng counts batches, however full, and would hang instead of refuse.
-    bound = {"buffer_memory": 2 * settings.publish_queue_bytes + 1000 * _BATCH_BYTES} if _IS_NG else {}
+    if _IS_NG:
+        # KafkaPublisher bounds what waits. This client counts batches, however full, and would hang instead of refuse.
+        own = {"buffer_memory": 2 * settings.publish_queue_bytes + 1000 * _BATCH_BYTES}
+    else:
+        # Of one that is too large, an idempotent producer of kafka-python 3 fails all that are on their way.
+        own = {"enable_idempotence": False}
     return _made(
         KafkaProducer,
         settings,
@@ -138,11 +144,13 @@ def new_producer(settings: Settings) -> KafkaProducer:
         max_in_flight_requests_per_connection=1,  # with more, a retry may overtake its successor
         linger_ms=3,  # less makes more requests, more makes requests wait for nothing (DECISIONS 31)
         batch_size=_BATCH_BYTES,
-        **bound,
+        **own,
         partitioner=Sticky(),
         max_block_ms=timeout_ms,
         request_timeout_ms=timeout_ms,
-        max_request_size=max(settings.max_body_bytes * 2, 1 << 20),
+        metadata_max_age_ms=_METADATA_MS,
+        # The broker says what is too large: a redriven record may come from a producer with higher bounds than ours.
+        max_request_size=max(settings.max_body_bytes * 2, _REQUEST_BYTES),
     )
 
 

@@ -41,10 +41,13 @@ class Place(NamedTuple):
 class Publisher(Protocol):
     """What the API needs of Kafka."""
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> Callable[[], Place]:
         """Put one message on its way; calling what is returned waits until it is kept. Messages stay in order.
 
-        Both raise Unavailable or Overloaded (surely not kept), UnknownOutcome, or Refused.
+        Without `partition` the key chooses one. Both raise Unavailable or Overloaded (surely not kept),
+        UnknownOutcome, or Refused, also for a partition that the topic does not have.
         """
         ...
 
@@ -60,9 +63,10 @@ class _Waiting:
     take one after the other once it is set: with 32 requests at once that cost more than sending.
     """
 
-    __slots__ = ("_answered", "_free", "_said")
+    __slots__ = ("_answered", "_free", "_said", "size", "topic")
 
-    def __init__(self, free: Callable[[], None]) -> None:
+    def __init__(self, topic: str, size: int, free: Callable[[int], None]) -> None:
+        self.topic, self.size = topic, size
         self._answered = threading.Lock()
         self._answered.acquire()
         self._free = [free]
@@ -76,7 +80,7 @@ class _Waiting:
             return
         self._said = said
         self._answered.release()
-        free()
+        free(self.size)
 
     def outcome(self, seconds: float) -> Any:
         """What Kafka said; None when it says nothing for so long. To be asked once."""
@@ -97,7 +101,9 @@ class KafkaPublisher:
         self._producer: KafkaProducer | None = None
         self._queued = 0  # bytes that Kafka has not acknowledged
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> Callable[[], Place]:
         """Put one message on its way; see Publisher.send."""
         if (key is None and value is None) or any(raw is None for _, raw in headers):
             raise Refused("the Kafka client takes no message without key and value, and no header without value")
@@ -105,16 +111,17 @@ class KafkaPublisher:
         size = len(value or b"") + len(key or b"")
         self._reserve(size)
         try:
-            sent = producer.send(topic, value=value, key=key, headers=list(headers))
+            # The clients raise AssertionError or ValueError for an unknown partition, and for much else.
+            if partition is not None and partition not in producer.partitions_for(topic):
+                raise Refused(f"topic {topic} has no partition {partition}")
+            sent = producer.send(topic, value=value, key=key, headers=list(headers), partition=partition)
         except BaseException as error:
             self._release(size)
-            if isinstance(error, MessageSizeTooLargeError):
-                raise TooLarge(str(error)) from error
             if isinstance(error, KafkaTimeoutError):  # no metadata, or no room in the queue: never sent
                 raise Unavailable("Kafka does not take messages at the moment") from error
             raise
         deadline = time.monotonic() + self._settings.publish_timeout_seconds
-        waiting = _Waiting(lambda: self._release(size))
+        waiting = _Waiting(topic, size, self._release)
         sent.add_both(waiting.end)
         if sent.is_done:  # kafka-python-ng forgets a callback that is added while it calls the others
             waiting.end(sent.exception or sent.value)
@@ -136,7 +143,10 @@ class KafkaPublisher:
     def _kept(self, waiting: "_Waiting", deadline: float) -> Place:
         said = waiting.outcome(max(0.0, deadline - time.monotonic()))
         if isinstance(said, MessageSizeTooLargeError):
-            raise TooLarge("the broker takes no message of this size") from said
+            raise TooLarge(
+                f"Kafka refuses a message of {waiting.size} bytes in topic {waiting.topic};"
+                " its max.message.bytes is lower"
+            ) from said
         if said is None or isinstance(said, KafkaError):
             raise UnknownOutcome("Kafka did not acknowledge the message in time") from said
         if isinstance(said, BaseException):

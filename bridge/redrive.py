@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from bridge.publisher import Place, Publisher, Refused
+from bridge.publisher import Overloaded, Place, Publisher, Refused
 from tasks import dead_letters, telemetry
 from tasks.database import database
 from tasks.dead_letters import Keyset, Selection
@@ -50,26 +50,52 @@ def redrive(publisher: Publisher, wanted: Selection, most: float = inf) -> Itera
 
 
 def _produce(publisher: Publisher, letters: Sequence[DeadLetter]) -> Batch:
-    batch = Batch([], {})
-    on_their_way: dict[uuid.UUID, Callable[[], Place]] = {}
+    sending = _Sending(publisher)
     for letter in letters:
-        record = dead_letters.redriven(letter)
-        try:
-            on_their_way[letter.id] = publisher.send(record.topic, record.key, record.value, record.headers)
-        except BackendError as error:
-            batch.failed[letter.id] = error
-            if batch.outage:  # each further one would wait as long for the same answer
-                break
-    for letter_id, answer in on_their_way.items():
-        try:
-            place = answer()
-        except BackendError as error:
-            batch.failed[letter_id] = error
-            continue
-        batch.redriven.append(letter_id)
-        telemetry.emit(
-            "dead_letter.redriven", id=letter_id, topic=place.topic, partition=place.partition, offset=place.offset
-        )
-    for letter_id, failure in batch.failed.items():
+        sending.send(letter)
+        if sending.batch.outage:  # each further one would wait as long for the same answer
+            break
+    sending.settle()
+    for letter_id, failure in sending.batch.failed.items():
         telemetry.emit("dead_letter.unsent", id=letter_id, reason=str(failure))
-    return batch
+    return sending.batch
+
+
+class _Sending:
+    """Dead letters on their way to Kafka; `batch` is what became of those that are not on it any more."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.batch = Batch([], {})
+        self._publisher = publisher
+        self._on_their_way: dict[uuid.UUID, Callable[[], Place]] = {}
+
+    def send(self, letter: DeadLetter) -> None:
+        try:
+            self._on_their_way[letter.id] = self._sent(letter)
+        except BackendError as error:
+            self.batch.failed[letter.id] = error
+
+    def settle(self) -> None:
+        """Wait for Kafka's answer for each that is on its way."""
+        for letter_id, answer in self._on_their_way.items():
+            try:
+                place = answer()
+            except BackendError as error:
+                self.batch.failed[letter_id] = error
+                continue
+            self.batch.redriven.append(letter_id)
+            telemetry.emit(
+                "dead_letter.redriven", id=letter_id, topic=place.topic, partition=place.partition, offset=place.offset
+            )
+        self._on_their_way.clear()
+
+    def _sent(self, letter: DeadLetter) -> Callable[[], Place]:
+        topic, partition, _, _, key, value, headers = dead_letters.redriven(letter)
+        try:
+            return self._publisher.send(topic, key, value, headers, partition)
+        except Overloaded:
+            if not self._on_their_way:
+                raise
+        # Large letters fill the queue by themselves; it is empty of them once Kafka has answered.
+        self.settle()
+        return self._publisher.send(topic, key, value, headers, partition)

@@ -73,7 +73,9 @@ class Settings:
     )
     wait_seconds: int = _setting("60", parsing.positive, "how long init waits for each service", "init")
 
-    address: str = _setting("0.0.0.0", parsing.name, "address to listen on", "serve", "consume")
+    address: str = _setting(
+        "0.0.0.0", parsing.name, "address to listen on; default of local: 127.0.0.1", "serve", "consume", "local"
+    )
     port: int = _setting("8080", parsing.port, "port to listen on", "serve", "local")
     cors_origins: tuple[str, ...] = _setting(
         "", parsing.optional_names, "origins that browsers may call from, comma separated, or *", "serve"

@@ -122,7 +122,8 @@ def test_key_value_and_headers_arrive_as_they_were(ready: World) -> None:
     said(ready.run("dead-letters", "redrive", "--id", letter_id))
     (record,) = in_kafka(ready)
     assert (record.key(), record.value()) == (b"\xffkey", value)
-    assert record.headers() == [("h", b"\x00\xff"), ("h", b"1"), ("redriven-from", letter_id.encode())]
+    added = [(name, letter_id.encode()) for name in ("redriven-from", "message-id")]
+    assert record.headers() == [("h", b"\x00\xff"), ("h", b"1"), *added]
 
 
 def test_a_dry_run_and_a_run_that_selects_nothing_change_nothing(ready: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from bridge.publisher import KafkaPublisher, Publisher, TooLarge, UnknownOutcome
+from bridge.publisher import KafkaPublisher, Publisher, Refused, TooLarge, UnknownOutcome
 from tasks.errors import Unavailable
 from tests.publishers import MemoryPublisher
 from tests.world import World, signalled
@@ -36,6 +36,25 @@ def test_offsets_of_a_key_grow_and_the_place_names_the_topic(
     assert obeying.wrong() is None
 
 
+@pytest.mark.parametrize("kind", ["memory", "kafka"])
+def test_a_message_goes_to_the_partition_that_is_named(ready: World, publisher: KafkaPublisher, kind: str) -> None:
+    obeying: Publisher = publisher if kind == "kafka" else MemoryPublisher(partitions=3)
+    for partition in (2, 0, 1):
+        places = [obeying.send(ready.topic, key, b"{}", [], partition)() for key in (None, b"a", b"b")]
+        assert places == [(ready.topic, partition, offset) for offset in range(3)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "kafka"])
+def test_a_partition_that_does_not_exist_refuses_only_its_message(
+    ready: World, publisher: KafkaPublisher, kind: str
+) -> None:
+    obeying: Publisher = publisher if kind == "kafka" else MemoryPublisher(partitions=3)
+    for partition in (3, -1):
+        with pytest.raises(Refused, match=f"{ready.topic} has no partition {partition}"):
+            obeying.send(ready.topic, None, b"{}", [], partition)()
+    assert obeying.send(ready.topic, None, b"{}", [])().offset == 0
+
+
 def test_a_published_message_lies_where_it_says(ready: World, publisher: KafkaPublisher) -> None:
     places = [publisher.send(ready.topic, b"key", b'{"n": 1}', [("name", b"value")])() for _ in range(3)]
     assert len({place.partition for place in places}) == 1
@@ -49,11 +68,11 @@ def test_a_published_message_lies_where_it_says(ready: World, publisher: KafkaPu
     assert (found.offset, found.key, found.value, list(found.headers)) == (2, b"key", b'{"n": 1}', [("name", b"value")])
 
 
-def test_a_message_larger_than_the_broker_takes_is_said_to_be(ready: World) -> None:
-    publisher = KafkaPublisher(ready.settings(max_body_bytes="40000000"))
-    with pytest.raises(TooLarge):
-        publisher.send(ready.topic, None, b'"' + b"x" * 11_000_000 + b'"', [])()
-    publisher.close()
+def test_the_broker_alone_says_what_is_too_large(ready: World, publisher: KafkaPublisher) -> None:
+    large = b'"%s"' % (b"x" * 9_000_000)
+    assert publisher.send(ready.topic, None, large, [])().topic == ready.topic
+    with pytest.raises(TooLarge, match=f"11000000 bytes.* {ready.topic}; .*max.message.bytes"):
+        publisher.send(ready.topic, None, b"x" * 11_000_000, [])()
 
 
 def test_all_that_is_sent_at_once_waits_no_longer_than_one(ready: World) -> None:

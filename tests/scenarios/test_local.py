@@ -1,5 +1,6 @@
 """`make run` as the README tells it: its curl lines work, Ctrl-C leaves nothing behind, and the data stays."""
 
+import ipaddress
 import re
 import shlex
 import signal
@@ -30,12 +31,13 @@ def directory(stack: Stack, tmp_path: Path) -> Path:
 class Local:
     """A running `local`, its output in a file."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, *flags: str, **changed: str) -> None:
         self.output = directory / "output"
         variables = {**settings.child_environment({}), "LOCAL_DIR": str(directory), "PORT": str(port)}
-        for outside in ("KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"):
+        for outside in ("KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL", "ADDRESS", "API_KEYS"):
             variables.pop(outside, None)
-        command = [sys.executable, "-m", "bootstrap", "local"]
+        variables |= {name.upper(): value for name, value in changed.items()}
+        command = [sys.executable, "-m", "bootstrap", "local", *flags]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command, env=variables, stdout=output, stderr=output, cwd=ROOT, start_new_session=True
@@ -48,6 +50,13 @@ class Local:
         wait_until(lambda: words in self.text() or self.process.poll() is not None, words, 90)
         assert words in self.text(), self.text()
 
+    def listening(self) -> dict[int, ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        """The address of each port that a process of the family listens on."""
+        process = psutil.Process(self.process.pid)
+        family = [process, *process.children(recursive=True)]
+        found = [socket for one in family for socket in one.net_connections("tcp") if socket.status == "LISTEN"]
+        return {port: _plain(host) for host, port in (socket.laddr for socket in found)}
+
     def press_ctrl_c(self) -> None:
         """SIGINT to the process group, as a terminal does; every process must be gone."""
         family = psutil.Process(self.process.pid).children(recursive=True)
@@ -55,6 +64,12 @@ class Local:
         self.process.wait(60)
         _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive
+
+
+def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # as Java does it
+    return mapped or address
 
 
 @pytest.fixture
@@ -112,3 +127,45 @@ def test_a_port_in_use_is_one_sentence(directory: Path) -> None:
         local = Local(directory, port)
         assert local.process.wait(30) == 6
     assert local.text().splitlines() == [f"bootstrap local: port {port} (--port / PORT) is in use; choose another"]
+
+
+def test_with_keys_it_says_how_to_use_them_and_listens_on_loopback(directory: Path, running: list[Local]) -> None:
+    port, metrics = free_port(), free_port()
+    local = Local(directory, port, api_keys="write:secretkey1,read+operate:otherkey2", metrics_port=str(metrics))
+    running.append(local)
+    local.wait_for("From nothing to the first message stored")
+    said = local.text()
+    assert "secretkey1" not in said
+    assert "otherkey2" not in said
+    curls = re.findall(r"^ +(curl .*)$", said, re.MULTILINE)
+    assert [curl.count("-H 'Authorization: Bearer KEY'") for curl in curls] == [1, 1]
+    for curl, key, answer in zip(curls, ("secretkey1", "otherkey2"), (" 202 ", '"backend.started"'), strict=True):
+        assert answer in subprocess.run(shlex.split(curl.replace("KEY", key)), capture_output=True, text=True).stdout
+    assert {port, metrics} <= local.listening().keys()
+    assert [address for address in local.listening().values() if not address.is_loopback] == []
+    assert len(local.listening()) == 6  # Kafka has two
+    local.press_ctrl_c()
+
+
+@pytest.mark.parametrize("changed", [{"api_keys": "read:onlyreads"}, {"max_body_bytes": "10"}])
+def test_without_a_first_message_it_says_what_runs_where(
+    directory: Path, running: list[Local], changed: dict[str, str]
+) -> None:
+    port = free_port()
+    local = Local(directory, port, "--address", "0.0.0.0", **changed)
+    running.append(local)
+    local.wait_for("Ctrl-C ends everything")
+    assert "From nothing to the first message stored" not in local.text()
+    assert f"http://127.0.0.1:{port}    (listens on 0.0.0.0:{port})" in local.text()
+    others = {name: address for name, address in local.listening().items() if not address.is_loopback}
+    assert others == {port: ipaddress.ip_address("0.0.0.0")}
+    local.press_ctrl_c()
+
+
+def test_an_address_of_another_machine_is_one_sentence(directory: Path, running: list[Local]) -> None:
+    local = Local(directory, free_port(), address="192.0.2.1")
+    running.append(local)
+    assert local.process.wait(30) == 6
+    (line,) = local.text().splitlines()
+    assert line.startswith("bootstrap local: cannot listen on 192.0.2.1:")
+    assert "ADDRESS" in line

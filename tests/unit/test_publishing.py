@@ -106,7 +106,9 @@ def test_one_event_of_two_types_is_a_conflict(client: FlaskClient) -> None:
 class Partly(MemoryPublisher):
     """Fails for some messages, at once or when waited for."""
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Callable[[], Place]:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> Callable[[], Place]:
         value = value or b""
         if b"away" in value:
             raise Unavailable("Kafka does not answer")
@@ -116,7 +118,7 @@ class Partly(MemoryPublisher):
         def unknown() -> Place:
             raise UnknownOutcome("Kafka did not acknowledge")
 
-        return unknown if b"lost" in value else super().send(topic, key, value, headers)
+        return unknown if b"lost" in value else super().send(topic, key, value, headers, partition)
 
 
 def test_when_kafka_takes_a_part_each_item_is_told(client: FlaskClient) -> None:
