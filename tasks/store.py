@@ -1,25 +1,22 @@
 """Storing a batch exactly once, messages and dead letters in one transaction, and what else writes to `message`."""
 
-import io
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import psycopg2
 
-from tasks import copying, traces
-from tasks.database import REFUSED, database, delete_batches
+from tasks.batch_copy import BatchCopy, Duplicate
+from tasks.database import database, delete_batches
 from tasks.envelope import (
-    CHANGING_HEADERS,
     EARLIEST,
     LATEST,
     NO_BODY,
-    OUTBOX_HEADER,
     REDRIVEN_HEADER,
     Message,
     Record,
@@ -29,30 +26,12 @@ from tasks.envelope import (
 from tasks.models import DeadLetter
 from tasks.models import Message as MessageRow
 
-_COLUMNS = ", ".join(copying.COLUMNS)
 # Shared by those that store, exclusive for one that buries: an earlier attempt, believed dead, may still store.
 _LOCKS = {False: "pg_advisory_xact_lock_shared", True: "pg_advisory_xact_lock"}
 _LIMITS = """
     SELECT set_config('lock_timeout', %(lock)s, true), set_config('statement_timeout', %(statement)s, true),
         set_config('idle_in_transaction_session_timeout', %(statement)s, true),
         set_config('client_min_messages', 'warning', true)
-"""
-_STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DROP"
-_MOVE_STAGED = f"""
-    INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ORDER BY staged."offset"
-    ON CONFLICT (id, topic) DO NOTHING
-"""
-_CONTENT = """
-    ({0}.type, {0}.key, {0}.payload, lower({0}.headers->>%(id)s), coalesce({0}.headers, '{{}}') - %(others)s::text[])
-"""
-_NOT_CONTENT = {"id": OUTBOX_HEADER, "others": [*CHANGING_HEADERS, OUTBOX_HEADER]}  # a UUID may be written in any case
-# Records whose id was stored from another place, and whether they are the same message.
-_KNOWN = f"""
-    SELECT staged."offset", message."partition", message."offset",
-        {_CONTENT.format("staged")} IS NOT DISTINCT FROM {_CONTENT.format("message")}
-    FROM staged JOIN message USING (id, topic)
-    WHERE (staged."partition", staged."offset", staged.produced_at)
-        <> (message."partition", message."offset", message.produced_at)
 """
 _DEAD_ALREADY = """
     SELECT id, "offset" FROM dead_letter
@@ -72,7 +51,6 @@ _DELETE_OLDEST = """
     DELETE FROM message USING oldest WHERE message.id = oldest.id AND message.topic = oldest.topic
     RETURNING message.stored_at, message.id
 """
-_COPY_CHUNK_BYTES = 1 << 20  # psycopg2's own 8 KiB means a system call for every 30 messages
 
 
 @dataclass(frozen=True)
@@ -87,14 +65,6 @@ class Dead:
     def counts(self) -> bool:
         """Whether it speaks against its partition: a known id and a second try say nothing of the topic's health."""
         return self.reason != "id_conflict" and REDRIVEN_HEADER not in dict(self.record.headers)
-
-
-class Duplicate(NamedTuple):
-    """A record whose message, the same in all that matters, was stored from another place."""
-
-    message: Message
-    stored_partition: int
-    stored_offset: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +94,7 @@ def store_batch(
     """
     with _transaction(topic, partition, seconds):
         known = _dead_already(topic, partition, records)
-        copied = _Copy(topic, partition)
+        copied = BatchCopy(topic, partition)
         copied.run([message for message in messages if message.offset not in known])
         if copied.refused:
             by_offset = {record.offset: record for record in records}
@@ -182,68 +152,6 @@ def _dead_already(topic: str, partition: int, records: Sequence[Record]) -> set[
     ids = {str(one) for one in found.values()}
     # A topic that was deleted and made anew has other records at the same offsets.
     return {r.offset for r in records if r.offset in found and str(uuid.UUID(bytes=record_id(r))) in ids}
-
-
-class _Copy:
-    """A batch's way into `message`: plain COPY; staged when ids exist already; halved when a value is refused."""
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self._topic = topic
-        self._partition = partition
-        self.stored = 0
-        self.duplicates: list[Duplicate] = []
-        self.refused: list[tuple[Message, str, str]] = []
-
-    def run(self, messages: Sequence[Message], staged: bool = False) -> None:
-        """Store `messages`, all or by halves. A savepoint undoes each try that PostgreSQL refuses."""
-        if not messages:
-            return
-        try:
-            with database.savepoint():
-                if staged:
-                    inserted, known = self._staged(messages)
-                else:
-                    inserted, known = self._copy("message", messages), []
-            self.stored += inserted
-            self._sort_out(messages, known)
-        except psycopg2.errors.UniqueViolation:
-            self.run(messages, staged=True)
-        except REFUSED as error:
-            if len(messages) == 1:
-                said = error.diag.message_primary or type(error).__name__
-                self.refused.append((messages[0], "refused_by_postgresql", said))
-                return
-            middle = len(messages) // 2
-            self.run(messages[:middle], staged)
-            self.run(messages[middle:], staged)
-
-    def _copy(self, table: str, messages: Sequence[Message]) -> int:
-        rows = io.BytesIO(copying.encode(self._topic, self._partition, messages))
-        statement = f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT binary)"
-        with database.connection().cursor() as cursor, traces.sql(statement):
-            cursor.copy_expert(statement, rows, _COPY_CHUNK_BYTES)
-        return len(messages)
-
-    def _staged(self, messages: Sequence[Message]) -> tuple[int, list[tuple[int, int, int, bool]]]:
-        """Store what is new; how much that was, and the rows of _KNOWN."""
-        database.execute_sql(_STAGING_TABLE)
-        database.execute_sql("TRUNCATE staged")
-        self._copy("staged", messages)
-        inserted = database.execute_sql(_MOVE_STAGED).rowcount
-        return inserted, database.execute_sql(_KNOWN, _NOT_CONTENT).fetchall()
-
-    def _sort_out(self, messages: Sequence[Message], known: Sequence[tuple[int, int, int, bool]]) -> None:
-        if not known:
-            return
-        by_offset = {message.offset: message for message in messages}
-        for offset, stored_partition, stored_offset, same in known:
-            message = by_offset[offset]
-            if same:
-                self.duplicates.append(Duplicate(message, stored_partition, stored_offset))
-                continue
-            place = f"partition {stored_partition}, offset {stored_offset}"
-            detail = f"a different message has the id {uuid.UUID(bytes=message.id)}: {place}"
-            self.refused.append((message, "id_conflict", detail))
 
 
 def _dead_row(dead: Dead) -> dict[str, Any]:

@@ -78,6 +78,19 @@ def test_a_different_message_with_a_known_id_is_a_dead_letter(tables: World) -> 
     assert [bytes(row[0]) for row in tables.sql("SELECT value FROM dead_letter")] == [b'{"total": 2}']
 
 
+def test_what_retention_deletes_meanwhile_is_no_reason_to_drop_a_record(tables: World) -> None:
+    stored(named(0, 1, b'{"total": 1}'))
+    # As retention does it, between the two looks at the known id.
+    tables.sql("""
+        CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN DELETE FROM message WHERE "offset" = 0; RETURN NULL; END $$;
+        CREATE TRIGGER forget AFTER INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION forget()
+    """)
+    outcome = stored(named(1, 1, b'{"total": 2}'))
+    assert (outcome.stored, outcome.redelivered, outcome.dead) == (1, 0, [])
+    assert tables.sql("SELECT payload->>'total' FROM message") == [("2",)]
+
+
 def test_a_dead_record_read_again_stays_dead(tables: World) -> None:
     """Even if it could be stored by now: the dead letter may have been redriven."""
     killer = record(1, b'{"n": 1}')
