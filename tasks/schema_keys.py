@@ -14,6 +14,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "bridge": ("member",),
     "stopped_partition": ("topic", "partition", "group"),
 }
+_LOCK_SECONDS = 5  # a long reader, as pg_dump, makes us wait, and all writers behind us
 # The columns of each unique index that PostgreSQL enforces for every row and that ON CONFLICT can use.
 _UNIQUE = """
     SELECT name, (
@@ -42,12 +43,13 @@ def restore() -> list[str]:
     """Make the keys that somebody dropped or broke, each in its own transaction; returns their tables.
 
     Nobody reads or writes a table meanwhile. Raises NotReady when a key is stored more than once; and
-    peewee.DatabaseError.
+    peewee.DatabaseError, also when the table is in use for longer than 5 s.
     """
     restored, repeated = [], []
     for table in missing():
         try:
             with database.atomic():
+                database.execute_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
                 database.execute_sql(f"LOCK TABLE {table}")
                 if table in missing():  # another process may have made it
                     _make(table)

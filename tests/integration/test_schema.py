@@ -4,6 +4,7 @@ import functools
 import uuid
 from collections.abc import Callable
 
+import psycopg2
 import pytest
 
 from tasks import database, schema, schema_keys
@@ -90,6 +91,16 @@ def test_a_key_that_does_not_hold_is_made_again(ready: World, damage: Callable[[
     assert ready.run("init", "--check").returncode == 5
     assert ready.run("init").returncode == 0
     assert "nothing to do" in ready.run("init").stdout
+
+
+def test_a_long_reader_is_waited_for_only_briefly(ready: World) -> None:
+    drop(ready, "message")
+    reader = psycopg2.connect(ready.variables["DATABASE_URL"])
+    reader.cursor().execute("SELECT count(*) FROM message")
+    done = ready.run("init", "--wait-seconds", "1")
+    assert (done.returncode, "lock timeout" in done.stderr) == (3, True), done.stderr
+    reader.close()
+    assert ready.run("init").returncode == 0
 
 
 def test_a_renamed_key_is_as_good(ready: World) -> None:
