@@ -110,7 +110,7 @@ class Pod:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Its first process, and no other, does nothing meanwhile."""
+        """Stop its first process, and no other, for the duration of the context."""
         pid = int(self._process.name)
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -137,7 +137,7 @@ class Pod:
         return dict(json.loads(lines[0])) if lines else {}
 
     def _begin(self) -> None:
-        # In three steps, so that nothing of a short life is missed while podman says where to look.
+        # In three steps, so that measuring begins before a short-lived container does.
         engine.remove(self.name)
         podman("create", *flags(self.name, self._spec, self._hosts, self._given, self._node_port))
         podman("init", self.name)

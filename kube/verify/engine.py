@@ -1,4 +1,4 @@
-"""podman, as a container engine that may be slow: what it takes for itself is nobody's time but its own."""
+"""podman commands for a machine that may be busy: they take their time, and it counts for no pod."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ IMAGE = "localhost/backend:verify"
 NETWORK = "backend-verify"
 _SUBNET, GATEWAY = "10.89.77.0/24", "10.89.77.1"
 _COMMAND_SECONDS = 120  # for what takes less than a second on an idle machine
-_PODMAN_SECONDS = 2  # that it may take for itself without being measured
+_PODMAN_SECONDS = 2  # of its own time that need not be measured
 _SHARE = "10000"  # 10 times the default of control groups v1, 100 times that of v2
 
 
@@ -35,9 +35,9 @@ def logs(name: str) -> str:
 
 
 def probe(name: str, command: Sequence[str], seconds: float) -> str:
-    """What is wrong with a container by its own `command`, which may take `seconds`; or nothing.
+    """Run a probe's command, which may take `seconds`; what is wrong, or nothing.
 
-    The time that podman takes is not the command's: where it matters, it is measured by a command that does nothing.
+    podman's own time is not the command's. Where it matters, a command that does nothing measures it.
     """
     try:
         done, took = _timed(name, command)
@@ -55,7 +55,7 @@ def remove(name: str) -> None:
 
 
 def _remove(kind: str, name: str, *command: str) -> None:
-    """Repeat `command` until it has had its effect: podman refuses while it cleans up after what just ended."""
+    """Repeat `command` until `name` is gone: podman fails while it still cleans up after a container that ended."""
 
     def gone() -> bool:
         _run(*command, name)
@@ -81,8 +81,7 @@ def network() -> Iterator[str]:
 def _guarantee(group: str) -> None:
     """Give the containers the CPU that their limits allow, whatever else this machine does.
 
-    A node guarantees a pod what it requests, and a share of the rest. Here all of them together are one control group
-    beside everything else.
+    A node guarantees each pod its CPU request. podman gives all containers together the same weight as one other program.
     """
     parent = Path(group.lstrip("/")).parent
     for weight in (Path("/sys/fs/cgroup/cpu", parent, "cpu.shares"), Path("/sys/fs/cgroup", parent, "cpu.weight")):

@@ -11,7 +11,7 @@ import requests
 
 REFUSED = "refused"  # nobody listened there: what a rollout must never show a client
 BROKEN = "broken"
-_QUICK_SECONDS = 1.0  # a client that takes longer to be refused was itself kept waiting, and asks again
+_QUICK_SECONDS = 1.0  # a slower refusal says that this client had to wait for a CPU; its address was outdated
 
 
 class Load:
@@ -20,7 +20,7 @@ class Load:
     def __init__(self, where: Callable[[], str], clients: int) -> None:
         self._where = where
         self.accepted: set[str] = set()
-        self.unknown: set[str] = set()  # Kafka did not acknowledge them in time; each may be stored or not
+        self.unknown: set[str] = set()  # Kafka did not acknowledge them in time: stored or not
         self.statuses: Counter[int | str] = Counter()
         self.latencies: list[float] = []
         self._lock = threading.Lock()
