@@ -81,7 +81,7 @@ def network() -> Iterator[str]:
 def _guarantee(group: str) -> None:
     """Give the containers the CPU that their limits allow, whatever else this machine does.
 
-    A node guarantees each pod its CPU request. podman gives all containers together the same weight as one other program.
+    A node guarantees each pod its CPU request. podman gives all containers together the weight of one program.
     """
     parent = Path(group.lstrip("/")).parent
     for weight in (Path("/sys/fs/cgroup/cpu", parent, "cpu.shares"), Path("/sys/fs/cgroup", parent, "cpu.weight")):
