@@ -33,7 +33,7 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
     """Run everything until Ctrl-C or SIGTERM; data stays for the next run. Raises LocalStackError."""
     began = time.time()
     environment = child_environment(flags)
-    # The servers take no passwords and the API may have no keys: others get in only where the user asks for it.
+    # Without API_KEYS the API is open to everybody who reaches it, so other machines must not by default.
     address = environment.get("ADDRESS", LOOPBACK)
     port = _port(settings, environment, address)
     directory = Path(settings.local_dir)
@@ -90,7 +90,7 @@ class _Api:
         self.url = f"http://{LOOPBACK if address == '0.0.0.0' else address}:{port}"
 
     def lines(self) -> list[str]:
-        """Where it is, and how to try it. Never shows a key."""
+        """The banner's lines: its addresses and how to try it. They never contain a key."""
         key = " -H 'Authorization: Bearer KEY'" if self._keys else ""
         return [
             f"  API          {self.url}    (listens on {self._listens})",
@@ -102,11 +102,11 @@ class _Api:
         ]
 
     def ready(self) -> bool:
-        """Whether it answers, and its Kafka too."""
+        """Whether it answers and reaches Kafka."""
         return bool(self._ask("/health/ready", {}))
 
     def first_message(self) -> bool:
-        """Send a message and wait until it is stored. False where that fails, or no key may do it."""
+        """Send a message and wait until it is stored. False when that fails or no key allows it."""
         write, read = self._authorization("write"), self._authorization("read")
         if write is None or read is None:
             return False
@@ -124,7 +124,7 @@ class _Api:
         return None if secret is None else {"Authorization": f"Bearer {secret}"}
 
     def _ask(self, path: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
-        """The body of a successful answer; nothing for every other answer and while there is none."""
+        """The body of a successful response; empty after any error."""
         request = urllib.request.Request(f"{self.url}{path}", body, dict(headers))
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:

@@ -202,7 +202,7 @@ def free_port() -> int:
 
 
 def is_free(port: int, address: str = "0.0.0.0") -> bool:
-    """Whether a server could listen on `port` of `address`. Raises OSError when that fails whatever others do."""
+    """Whether a server could listen on `port` of `address`. Raises OSError when it is not free for another reason."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

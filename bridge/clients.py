@@ -28,7 +28,7 @@ _SETTING = "--kafka-brokers / KAFKA_BROKERS"
 _FIRST_ANSWER_MS = 2000
 _STICK_SECONDS = 0.02  # some requests long
 _REQUEST_BYTES = 100_000_000  # brokers end a connection at 104,857,600 (socket.request.max.bytes)
-_METADATA_MS = 5_000  # new topics and partitions are noticed so soon; the default is 5 minutes
+_METADATA_MS = 5_000  # the delay until new topics and partitions are noticed; the default is 5 minutes
 _BATCH_BYTES = 1 << 17  # the client's own 16 kB are 50 small messages: each batch costs as much as ten of them
 # Records of aborted transactions are none. kafka-python-ng cannot tell them apart (see README).
 _IS_NG = "isolation_level" not in KafkaConsumer.DEFAULT_CONFIG
@@ -134,7 +134,7 @@ def new_producer(settings: Settings) -> KafkaProducer:
         # KafkaPublisher bounds what waits. This client counts batches, however full, and would hang instead of refuse.
         own = {"buffer_memory": 2 * settings.publish_queue_bytes + 1000 * _BATCH_BYTES}
     else:
-        # Of one that is too large, an idempotent producer of kafka-python 3 fails all that are on their way.
+        # kafka-python 3's idempotent producer fails everything in flight when one record is too large.
         own = {"enable_idempotence": False}
     return _made(
         KafkaProducer,

@@ -111,7 +111,7 @@ class KafkaPublisher:
         size = len(value or b"") + len(key or b"")
         self._reserve(size)
         try:
-            # The clients raise AssertionError or ValueError for an unknown partition, and for much else.
+            # For an unknown partition the clients raise AssertionError or ValueError, as they do for other faults.
             if partition is not None and partition not in producer.partitions_for(topic):
                 raise Refused(f"topic {topic} has no partition {partition}")
             sent = producer.send(topic, value=value, key=key, headers=list(headers), partition=partition)

@@ -62,22 +62,22 @@ def _produce(publisher: Publisher, letters: Sequence[DeadLetter]) -> Batch:
 
 
 class _Sending:
-    """Dead letters on their way to Kafka; `batch` is what became of those that are not on it any more."""
+    """Dead letters in flight to Kafka; `batch` collects their outcomes."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.batch = Batch([], {})
         self._publisher = publisher
-        self._on_their_way: dict[uuid.UUID, Callable[[], Place]] = {}
+        self._in_flight: dict[uuid.UUID, Callable[[], Place]] = {}
 
     def send(self, letter: DeadLetter) -> None:
         try:
-            self._on_their_way[letter.id] = self._sent(letter)
+            self._in_flight[letter.id] = self._sent(letter)
         except BackendError as error:
             self.batch.failed[letter.id] = error
 
     def settle(self) -> None:
-        """Wait for Kafka's answer for each that is on its way."""
-        for letter_id, answer in self._on_their_way.items():
+        """Wait for Kafka's answer to each letter in flight."""
+        for letter_id, answer in self._in_flight.items():
             try:
                 place = answer()
             except BackendError as error:
@@ -87,15 +87,15 @@ class _Sending:
             telemetry.emit(
                 "dead_letter.redriven", id=letter_id, topic=place.topic, partition=place.partition, offset=place.offset
             )
-        self._on_their_way.clear()
+        self._in_flight.clear()
 
     def _sent(self, letter: DeadLetter) -> Callable[[], Place]:
         topic, partition, _, _, key, value, headers = dead_letters.redriven(letter)
         try:
             return self._publisher.send(topic, key, value, headers, partition)
         except Overloaded:
-            if not self._on_their_way:
+            if not self._in_flight:
                 raise
-        # Large letters fill the queue by themselves; it is empty of them once Kafka has answered.
+        # Our own letters fill the publisher's queue; it has room again once Kafka has answered.
         self.settle()
         return self._publisher.send(topic, key, value, headers, partition)

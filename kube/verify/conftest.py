@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from bootstrap.stack import Stack
-from kube.verify import containers
+from kube.verify import engine
 from kube.verify.containers import Pod
 from tests.world import ROOT, World
 
@@ -59,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Kafka, PostgreSQL and Valkey under the names of the manifest, reached from the containers' network."""
     directory: Path = tmp_path_factory.mktemp("stack")
     jars = ROOT / ".local" / "kafka-4.4.0"
-    with containers.network() as address, Stack(directory, {}, jars, address, _PORTS) as stack:
+    with engine.network() as address, Stack(directory, {}, jars, address, _PORTS) as stack:
         world = World(stack)
         world.topic = "messages"
         own = {"KAFKA_TOPICS": world.topic, "KAFKA_GROUP_ID": "backend"}

@@ -6,47 +6,23 @@ several replicas, init containers, NetworkPolicies, nor autoscalers.
 
 import contextlib
 import json
-import re
-import subprocess
+import os
+import signal
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-IMAGE = "localhost/backend:verify"
-NETWORK = "backend-verify"
-_SUBNET, GATEWAY = "10.89.77.0/24", "10.89.77.1"
-_UNITS = {None: 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+from kube.verify import engine
+from kube.verify.engine import podman
+from kube.verify.flags import flags, quantity
+from tests.waiting import wait_until
+
 _LOOK_SECONDS = 0.25
-
-
-def podman(*arguments: str, seconds: float = 120) -> str:
-    """What podman prints; fails with what it complains of."""
-    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=seconds)
-    assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
-    return done.stdout.strip()
-
-
-@contextlib.contextmanager
-def network() -> Iterator[str]:
-    """A network whose gateway, this machine, has an address at once; the address. Only while a container runs."""
-    podman("network", "rm", "-f", NETWORK)
-    podman("network", "create", "--subnet", _SUBNET, NETWORK)
-    podman("run", "-d", "--name", "verify-pause", "--network", NETWORK, "--entrypoint", "sleep", IMAGE, "infinity")
-    try:
-        yield GATEWAY
-    finally:
-        podman("network", "rm", "-f", "-t", "0", NETWORK)
-
-
-def quantity(text: object) -> float:
-    """A Kubernetes quantity, as 200m or 512Mi, as a number."""
-    found = re.fullmatch(r"([0-9.]+)(m|Ki|Mi|Gi)?", str(text))
-    if found is None:
-        raise ValueError(f"no quantity: {text}")
-    return float(found[1]) * _UNITS[found[2]]
+_LOG_SECONDS = 120
 
 
 class Pod:
@@ -76,6 +52,7 @@ class Pod:
         self._spec, self._hosts, self._given, self._node_port = spec, hosts, given, node_port
         self._ending = threading.Event()
         self._ended_at: float | None = None
+        self._keeper = threading.Thread(target=self._look_after, daemon=True)
 
     def run(self) -> tuple[int, str]:
         """Run it to its end, as a Job does; its exit code and what it wrote."""
@@ -84,12 +61,12 @@ class Pod:
             self._measure()
             self._ending.wait(0.05)
         self.ended_after = self.age()
-        return int(self._inspect("{{.State.ExitCode}}")), self.logs()
+        return int(podman("wait", self.name)), self.logs()
 
     def start(self) -> None:
         """Start it, and look after it as a kubelet does until it is stopped."""
         self._begin()
-        threading.Thread(target=self._look_after, daemon=True).start()
+        self._keeper.start()
 
     def stop(self) -> tuple[int, float]:
         """End it as the kubelet does: no requests any more, preStop, SIGTERM, SIGKILL. Exit code and seconds."""
@@ -97,15 +74,17 @@ class Pod:
         self._ending.set()
         hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec")
         if hook is not None:
-            podman("exec", self.name, *hook["command"], seconds=self.grace_seconds)
+            podman("exec", self.name, *hook["command"])
         left = max(1, int(self.grace_seconds - (time.monotonic() - begin)))
-        podman("stop", "-t", str(left), self.name, seconds=left + 20)
-        return int(self._inspect("{{.State.ExitCode}}")), time.monotonic() - begin
+        podman("stop", "-t", str(left), self.name, seconds=left + 120)
+        return int(podman("wait", self.name)), time.monotonic() - begin
 
     def remove(self) -> None:
         """End and forget it, whatever it does."""
         self._ending.set()
-        podman("rm", "-f", "-i", "-t", "1", self.name)
+        if self._keeper.is_alive():  # it may be probing
+            self._keeper.join()
+        engine.remove(self.name)
 
     def serves(self, propagation_seconds: float) -> bool:
         """Whether a Service leads to it: ready, or leaving for less time than nodes need to hear of it."""
@@ -125,24 +104,53 @@ class Pod:
         """Its peak and its limit, to be printed."""
         return f"at most {self.peak_mib:.0f} MiB of {self.limit_mib:.0f}"
 
-    def execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command inside."""
-        return subprocess.run(["podman", "exec", self.name, *command], capture_output=True, text=True, timeout=30)
+    def passes(self, kind: str) -> bool:
+        """Whether it passes one of its probes now."""
+        return not self._probe(self.container[kind])
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop its first process, and no other, for the duration of the context."""
+        pid = int(self._process.name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def execute(self, *command: str) -> str:
+        """What a command prints inside, whatever its exit code."""
+        return engine.execute(self.name, *command).stdout
 
     def logs(self) -> str:
         """All it wrote."""
-        done = subprocess.run(["podman", "logs", self.name], capture_output=True, text=True)
-        return done.stdout + done.stderr
+        return engine.logs(self.name)
+
+    def seconds_until(self, event: str) -> float:
+        """From its start until it logs `event` for the first time, by the log's own clock; waits for it."""
+        line = wait_until(lambda: self._line(event), f"{self.name} logs {event}", _LOG_SECONDS)
+        started = int(self._inspect("{{.State.StartedAt.UnixNano}}")) / 1e9
+        return datetime.fromisoformat(line["time"]).timestamp() - started
+
+    def _line(self, event: str) -> dict[str, Any]:
+        lines = [line for line in self.logs().splitlines() if f'"{event}"' in line and line.endswith("}")]
+        return dict(json.loads(lines[0])) if lines else {}
 
     def _begin(self) -> None:
-        podman("run", "-d", "--replace", *self._arguments())
-        self._began()
-
-    def _began(self) -> None:
+        # In three steps, so that measuring begins before a short-lived container does.
+        engine.remove(self.name)
+        podman("create", *flags(self.name, self._spec, self._hosts, self._given, self._node_port))
+        podman("init", self.name)
+        self._find()
+        groups = dict(line.split(":", 2)[1:] for line in (self._process / "cgroup").read_text().splitlines())
+        self._group = (groups.get("memory") or groups[""]).lstrip("/")
+        podman("start", self.name)
         self._started_at = time.monotonic()
-        self.address = self._inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
-        self._process = Path("/proc", self._inspect("{{.State.Pid}}"))
-        self._group = self._inspect("{{.State.CgroupPath}}").lstrip("/")
+
+    def _find(self) -> None:
+        addresses = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        process, _, self.address = self._inspect("{{.State.Pid}} " + addresses).partition(" ")
+        self._process = Path("/proc", process)
 
     def _runs(self) -> bool:
         return self._process.name != "0" and self._process.exists()
@@ -152,7 +160,7 @@ class Pod:
             (f"/sys/fs/cgroup/memory/{self._group}/memory.max_usage_in_bytes", "memory.oom_control"),
             (f"/sys/fs/cgroup/{self._group}/memory.peak", "memory.events"),
         ):
-            with contextlib.suppress(FileNotFoundError):  # control groups of the other version; or it has ended
+            with contextlib.suppress(OSError):  # control groups of the other version; or it has ended
                 self.peak_mib = max(self.peak_mib, int(Path(peak).read_text()) / 2**20)
                 counts = dict(line.split() for line in (Path(peak).parent / events).read_text().splitlines())
                 self.killed_for_memory = max(self.killed_for_memory, int(counts["oom_kill"]))
@@ -160,42 +168,13 @@ class Pod:
     def _inspect(self, template: str) -> str:
         return podman("inspect", "-f", template, self.name)
 
-    def _arguments(self) -> list[str]:
-        container, pod = self.container, self._spec.get("securityContext", {})
-        own = container.get("securityContext", {})
-        limits = container["resources"]["limits"]
-        memory = str(int(quantity(limits["memory"])))
-        made = ["--name", self.name, "--network", NETWORK, "--pull=never"]
-        made += ["--memory", memory, "--memory-swap", memory, "--cpus", str(quantity(limits["cpu"]))]
-        made += [word for host in self._hosts for word in ("--add-host", f"{host}:{GATEWAY}")]
-        variables = dict(self._given) if "envFrom" in container else {}
-        variables |= {one["name"]: one["value"] for one in container.get("env", [])}
-        made += [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
-        if self._node_port is not None:
-            made += ["-p", f"127.0.0.1:{self._node_port}:{container['ports'][0]['containerPort']}"]
-        if "runAsUser" in pod:
-            made += ["--user", f"{pod['runAsUser']}:{pod.get('runAsGroup', pod['runAsUser'])}"]
-        if own.get("readOnlyRootFilesystem"):
-            made += ["--read-only", "--read-only-tmpfs=false"]
-        made += [word for drop in own.get("capabilities", {}).get("drop", []) for word in ("--cap-drop", drop)]
-        if own.get("allowPrivilegeEscalation") is False:
-            made += ["--security-opt", "no-new-privileges"]
-        volumes = {volume["name"]: volume for volume in self._spec.get("volumes", [])}
-        for mount in container.get("volumeMounts", []):
-            if "emptyDir" not in volumes[mount["name"]]:
-                raise NotImplementedError(f"{self.name}: volume {mount['name']}")
-            made += ["--tmpfs", f"{mount['mountPath']}:rw,mode=1777"]
-        if "command" in container:
-            made += ["--entrypoint", json.dumps(container["command"])]
-        return [*made, IMAGE, *container.get("args", [])]
-
     def _look_after(self) -> None:
         due: dict[str, float] = {}
         failures: dict[str, int] = {}
         started = "startupProbe" not in self.container
         while not self._ending.wait(_LOOK_SECONDS):
             self._measure()
-            if not self._runs():
+            if not self._runs() and not self._ending.is_set():
                 self._restart("it ended")
                 due, failures, started = {}, {}, "startupProbe" not in self.container
                 continue
@@ -230,21 +209,15 @@ class Pod:
         self.failed_probes.append(f"restarted: {why}")
         self.restarts += 1
         self.ready = "readinessProbe" not in self.container
-        podman("restart", "-t", str(self.grace_seconds), self.name, seconds=self.grace_seconds + 30)
-        self._began()
+        podman("restart", "-t", str(self.grace_seconds), self.name, seconds=self.grace_seconds + 120)
+        self._find()
+        self._started_at = time.monotonic()
 
     def _probe(self, probe: Mapping[str, Any]) -> str:
         """What is wrong, or nothing."""
         seconds = float(probe.get("timeoutSeconds", 1))
         if "exec" in probe:
-            try:
-                # The time that podman itself takes is not the probe's.
-                done = subprocess.run(
-                    ["podman", "exec", self.name, *probe["exec"]["command"]], capture_output=True, timeout=seconds + 2
-                )
-            except subprocess.TimeoutExpired:
-                return "timeout"
-            return "" if done.returncode == 0 else f"exit code {done.returncode}"
+            return engine.probe(self.name, probe["exec"]["command"], seconds)
         get = probe["httpGet"]
         try:
             with urllib.request.urlopen(f"http://{self.address}:{get['port']}{get['path']}", timeout=seconds):

@@ -7,7 +7,8 @@ import pytest
 import requests
 
 from kube.verify.conftest import Cluster, plain
-from kube.verify.containers import IMAGE, Pod, podman
+from kube.verify.containers import Pod
+from kube.verify.engine import IMAGE, podman
 from kube.verify.load import Load
 from tests.waiting import wait_until
 from tests.world import World, events
@@ -17,6 +18,7 @@ _URL = "http://127.0.0.1:30080"
 _MOST_IMAGE_MB = 250
 _LOAD_SECONDS = 20
 _FRONTEND = "http://frontend.example:3000"
+_PATIENCE_SECONDS = 300  # for what takes 20 s on an idle machine, and for which nothing is promised
 
 
 @dataclass
@@ -59,9 +61,8 @@ def test_the_image_is_small() -> None:
 
 def test_both_are_up_before_their_first_probes(deployed: Deployed) -> None:
     backend, consumer = deployed.backend, deployed.consumer
-    wait_until(lambda: '"partitions.assigned"' in consumer.logs(), "the bridge has its partitions", 60)
-    bridge_seconds = consumer.age()
-    wait_until(lambda: backend.ready, "the backend is ready", 60)
+    bridge_seconds = consumer.seconds_until("partitions.assigned")
+    wait_until(lambda: backend.ready, "the backend is ready", _PATIENCE_SECONDS)
     print(f"\nbackend: ready at its first probe, after {backend.ready_after:.0f} s")
     print(f"consumer: the bridge has its partitions after {bridge_seconds:.1f} s, with 0.2 of a core")
     assert bridge_seconds < consumer.container["livenessProbe"]["initialDelaySeconds"]
@@ -74,14 +75,16 @@ def test_a_browser_of_another_origin_may_send_a_message_and_reads_it_back(deploy
         f"{_URL}/messages", headers={**origin, "Access-Control-Request-Method": "POST"}, timeout=30
     )
     sent = requests.post(f"{_URL}/messages", json={"type": "greeting"}, headers=origin, timeout=30)
-    read = requests.get(f"{_URL}/messages/{sent.json()['id']}?wait=10", headers=origin, timeout=30)
-    assert [sent.status_code, read.status_code] == [202, 200]
+    assert sent.status_code == 202, sent.text
+    place = f"{_URL}/messages/{sent.json()['id']}?wait=10"  # 100,000 others may be stored before it
+    wait_until(lambda: requests.get(place, timeout=30).status_code == 200, "it is stored", _PATIENCE_SECONDS)
+    read = requests.get(place, headers=origin, timeout=30)
     assert {answer.headers["Access-Control-Allow-Origin"] for answer in (asked, sent, read)} <= {"*", _FRONTEND}
 
 
 def test_what_waited_is_stored_within_the_limits(deployed: Deployed) -> None:
     consumer, world = deployed.consumer, deployed.world
-    wait_until(lambda: deployed.waiting <= world.ids(), "all that waited is stored", 120)
+    wait_until(lambda: deployed.waiting <= world.ids(), "all that waited is stored", _PATIENCE_SECONDS)
     print(
         f"\nconsumer: {_WAITING:,} waiting messages stored {consumer.age():.0f} s after its start, with 0.2 of a core"
     )
@@ -92,13 +95,14 @@ def test_what_waited_is_stored_within_the_limits(deployed: Deployed) -> None:
 
 def test_the_backend_keeps_its_limits_under_load(deployed: Deployed) -> None:
     backend, world = deployed.backend, deployed.world
-    before = world.count()
+    before = world.ids()
     with Load(lambda: _URL, clients=16) as load:
         wait_until(lambda: load.seconds() > _LOAD_SECONDS, "the load has lasted", 2 * _LOAD_SECONDS)
     print(f"\nbackend: {load.summary()}; {backend.memory()}")
     assert set(load.statuses) <= {202, 503}
-    world.wait_for(before + len(load.accepted))
-    assert load.accepted < world.ids()
+    wait_until(lambda: load.accepted <= world.ids(), "all that was accepted is stored", _PATIENCE_SECONDS)
+    assert world.ids() - before <= load.accepted | load.unknown
+    assert world.sql("SELECT count(*) FROM dead_letter")[0][0] == 0
     _is_well(backend)
 
 
@@ -108,13 +112,14 @@ def test_all_programs_log_json(deployed: Deployed) -> None:
 
 
 def test_the_probe_of_the_consumer_fails_without_its_bridge(deployed: Deployed) -> None:
-    command = deployed.consumer.container["livenessProbe"]["exec"]["command"]
-    assert deployed.consumer.execute(*command).returncode == 0
-    bridge = deployed.consumer.execute("pgrep", "-f", "only bridg[e]").stdout.split()
+    consumer = deployed.consumer
+    assert consumer.passes("livenessProbe")
+    bridge = consumer.execute("pgrep", "-f", "only bridg[e]").split()
     assert len(bridge) == 1
-    deployed.consumer.execute("kill", "-KILL", *bridge)
-    wait_until(lambda: deployed.consumer.execute(*command).returncode != 0, "the probe fails", 5)
-    wait_until(lambda: deployed.consumer.execute(*command).returncode == 0, "supervisord has healed it", 30)
+    with consumer.frozen():  # supervisord, which would start another bridge before anybody looks
+        consumer.execute("kill", "-KILL", *bridge)
+        wait_until(lambda: not consumer.passes("livenessProbe"), "the probe fails")
+    wait_until(lambda: consumer.passes("livenessProbe"), "supervisord has healed it")
 
 
 def test_sigterm_ends_both_in_time(deployed: Deployed) -> None:

@@ -7,6 +7,7 @@ from kube.verify.containers import Pod
 from kube.verify.load import Load
 from tests.waiting import wait_until
 
+_PATIENCE_SECONDS = 180  # for what takes 20 s on an idle machine
 _PROPAGATION_SECONDS = 2.0  # until all nodes have heard that a pod leaves; some may send it requests until then
 
 
@@ -24,23 +25,23 @@ def test_a_rollout_refuses_nobody_and_stores_everything_once(cluster: Cluster) -
         pods = [pod for pod in backends if pod.serves(_PROPAGATION_SECONDS)]
         return f"http://{pods[next(turns) % len(pods)].address}:8080"
 
-    wait_until(lambda: backends[0].ready, "the old backend is ready", 60)
+    wait_until(lambda: backends[0].ready, "the old backend is ready", _PATIENCE_SECONDS)
     with Load(where, clients=8) as load:
-        wait_until(lambda: len(load.accepted) > 100, "requests are answered")
+        wait_until(lambda: len(load.accepted) > 100, "requests are answered", _PATIENCE_SECONDS)
         new = cluster.pod(backend, "backend-new")
         new.start()
-        wait_until(lambda: new.ready, "the new backend is ready", 60)
+        wait_until(lambda: new.ready, "the new backend is ready", _PATIENCE_SECONDS)
         backends.append(new)
         _replace(backends[0])
         new_consumer = cluster.pod(consumer, "consumer-new")
         new_consumer.start()
         _replace(old_consumer)
         so_far = len(load.accepted)
-        wait_until(lambda: len(load.accepted) > so_far + 100, "the new ones go on")
+        wait_until(lambda: len(load.accepted) > so_far + 100, "the new ones go on", _PATIENCE_SECONDS)
     print(f"\nrollout: {load.summary()}")
     assert set(load.statuses) <= {202, 503}
-    wait_until(lambda: load.accepted <= world.ids(), "all that was accepted is stored", 60)
-    assert world.ids() - before == load.accepted
+    wait_until(lambda: load.accepted <= world.ids(), "all that was accepted is stored", _PATIENCE_SECONDS)
+    assert world.ids() - before <= load.accepted | load.unknown
     assert world.sql("SELECT count(*) FROM dead_letter")[0][0] == 0
     new.remove()
     new_consumer.remove()

@@ -58,4 +58,4 @@ podman build -q --pull=never -v "$certificates:$certificates:ro" -v "$work/pip.c
 [ "${1:-}" != prepare ] || exit 0
 
 "$work/venv/bin/python" $here/schemas.py
-exec "$python" -m pytest -s $here
+exec "$python" -m pytest -s --timeout 900 $here
