@@ -10,7 +10,7 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import access, limits
+from api import access, bodies, limits
 from api.answers import json_answer, publisher, settings
 from api.incoming import known_topic
 from api.moments import Moment
@@ -28,6 +28,7 @@ blueprint = APIBlueprint(
     abp_security=access.SECURITY,
 )
 access.needs(blueprint, "operate")
+bodies.bound(blueprint)
 limits.bound(blueprint)
 
 _ANSWER: dict[str | int | HTTPStatus, Any] = {

@@ -8,9 +8,8 @@ from typing import Any
 from flask import Request, Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
 from uuid_utils import uuid7
-from werkzeug.exceptions import ClientDisconnected
 
-from api import access, incoming, limits, measuring, shapes
+from api import access, bodies, incoming, limits, measuring, shapes
 from api.answers import json_answer, settings
 from api.incoming import Outgoing
 from api.problems import Problem, bad_parameter, shape_of, too_large
@@ -47,7 +46,7 @@ def post() -> Response:
     }
     kind = asked.mimetype
     _check_type(kind, _ONE if not attributes else (*_ONE, ""))
-    value = _body(asked, own.max_body_bytes)
+    value = bodies.read(asked, own.max_body_bytes)
     with limits.room():
         new_id = _ids(asked, value)
         topics, topic = own.kafka_topics, _topic(asked)
@@ -73,7 +72,7 @@ def post_batch() -> Response:
     kind = asked.mimetype
     _check_type(kind, ("application/json", incoming.BATCHED, *_LINES))
     with limits.batches():
-        body = _body(asked, own.max_batch_bytes)
+        body = bodies.read(asked, own.max_batch_bytes)
         new_id = _ids(asked, body)
         parts = incoming.items(body, kind in _LINES, own.max_batch_items)
         event, topic = kind == incoming.BATCHED, _topic(asked)
@@ -168,19 +167,3 @@ def _check_type(kind: str, taken: Sequence[str]) -> None:
     if kind not in taken:
         detail = f"Content-Type is one of {', '.join(filter(None, taken))}, not {kind or 'absent'}."
         raise Problem(415, "unsupported-media-type", "The content type is none that is taken", detail)
-
-
-def _body(asked: Request, largest: int) -> bytes:
-    length = asked.content_length
-    if length is None:  # chunked, or none
-        asked.max_content_length = largest
-        return asked.get_data(cache=False)
-    if length > largest:
-        raise too_large(f"The body has {length} bytes; at most {largest} are taken.")
-    try:
-        body: bytes = asked.environ["wsgi.input"].read(length)
-    except OSError as error:
-        raise ClientDisconnected from error
-    if len(body) < length:
-        raise ClientDisconnected
-    return body
