@@ -76,7 +76,7 @@ class Settings:
     address: str = _setting("0.0.0.0", parsing.name, "address to listen on", "serve", "consume")
     port: int = _setting("8080", parsing.port, "port to listen on", "serve", "local")
     cors_origins: tuple[str, ...] = _setting(
-        "", parsing.optional_names, "origins that browsers may call from, comma separated, or *", "serve"
+        "", parsing.origins, "origins that browsers may call from, scheme://host[:port], comma separated, or *", "serve"
     )
     web_processes: int = _setting("2", parsing.positive, "gunicorn processes, best as many as cores", "serve")
     web_threads: int = _setting("32", parsing.positive, "requests that each gunicorn process serves at once", "serve")
