@@ -83,6 +83,7 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     limits.register(app, settings)
     access.register(app, settings)
     problems.register(app)
+    health.register(app, publisher)
     access.allow_origins(app, settings.cors_origins)
     app.before_request(_refuse_nul)
     app.teardown_request(_give_back_connection)

@@ -11,7 +11,9 @@ from uuid_utils import uuid7
 
 from api import access, bodies, incoming, limits, measuring, shapes
 from api.answers import json_answer, settings
+from api.deadlines import TooSlow
 from api.incoming import Outgoing
+from api.postgresql import KEYS
 from api.problems import Problem, bad_parameter, shape_of, too_large
 from bridge.publisher import Place
 from tasks import idempotency, telemetry
@@ -140,8 +142,9 @@ def _ids(asked: Request, body: bytes) -> Callable[[int | None], str]:
     client: str = g.get("client", "")
     digest = hashlib.sha256(b"\0".join([asked.full_path.encode(), asked.mimetype.encode(), body])).digest()
     try:
-        same = idempotency.remember(uuid.UUID(incoming.key_id(_KEY_NAMESPACE, client, key)), digest)
-    except TRANSIENT:
+        key_id = uuid.UUID(incoming.key_id(_KEY_NAMESPACE, client, key))
+        same = KEYS.ask(lambda: idempotency.remember(key_id, digest))
+    except (*TRANSIENT, TooSlow, Problem):
         # Accepting needs no PostgreSQL. Another body under the same key is then found when it is stored:
         # its id is taken, and it becomes a dead letter of reason id_conflict.
         same = True

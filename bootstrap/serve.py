@@ -13,7 +13,7 @@ import gunicorn.app.base
 import gunicorn.glogging
 import gunicorn.http.wsgi
 
-from api import limits
+from api import deadlines, limits, postgresql
 from api.app import create_app
 from bootstrap import scraping
 from bridge.publisher import KafkaPublisher
@@ -36,8 +36,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Called by gunicorn."""
         settings = self._settings
-        longer = settings.stream_listeners + limits.EXPORTS + limits.WAITERS
-        threads = settings.web_threads + longer + _REFUSING_THREADS
+        threads = limits.threads(settings) + _REFUSING_THREADS
         options: dict[str, Any] = {
             "bind": f"{settings.address}:{settings.port}",
             "workers": settings.web_processes,
@@ -64,7 +63,8 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         """Runs in each process after its fork, so that no connection is shared between two."""
         settings = self._settings
         observing.begin(settings, "serve")
-        database.configure(settings.database_url, "serve", connections=settings.web_threads)
+        deadlines.install()
+        database.configure(settings.database_url, "serve", connections=postgresql.CONNECTIONS)
         return create_app(settings, KafkaPublisher(settings))
 
 
