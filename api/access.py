@@ -2,10 +2,12 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from flask import current_app, g, request
+from flask_cors import CORS
 from flask_openapi3 import APIBlueprint, OpenAPI
 
 from api.problems import Problem
@@ -40,6 +42,14 @@ def register(app: OpenAPI, settings: Settings) -> None:
     app.wsgi_app = _with_headers(app.wsgi_app)  # type: ignore[assignment, method-assign]
 
 
+def allow_origins(app: OpenAPI, origins: Iterable[str]) -> None:
+    """Let browsers call from `origins`, each exactly, or `*`."""
+    # As patterns of our own: Flask-CORS takes text with brackets or asterisks for a pattern, and anchors none.
+    exact = [origin if origin == "*" else re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE) for origin in origins]
+    if exact:
+        CORS(app, origins=exact)
+
+
 def _judge(keys: tuple[ApiKey, ...]) -> Callable[[str | None, Scope], bool | None]:
     """Whether a key may; None: there is no such key. Every key is compared, in constant time."""
 
@@ -54,6 +64,8 @@ def _judge(keys: tuple[ApiKey, ...]) -> Callable[[str | None, Scope], bool | Non
 
 
 def _check(scope: Scope) -> None:
+    if request.method == "OPTIONS":
+        return  # a browser asks without a key whether it may send one (Fetch Standard, "CORS-preflight fetch")
     environ = request.environ
     kind, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     given = key.strip() if kind.lower() == "bearer" else environ.get("HTTP_X_API_KEY")

@@ -5,7 +5,6 @@ from typing import Any
 
 from flask import Flask, Request, request
 from flask.sessions import NullSession, SessionInterface
-from flask_cors import CORS
 from flask_openapi3 import APIBlueprint, Info, OpenAPI
 from werkzeug.routing import MapAdapter
 
@@ -84,8 +83,8 @@ def create_app(settings: Settings, publisher: Publisher) -> OpenAPI:
     limits.register(app, settings)
     access.register(app, settings)
     problems.register(app)
-    if settings.cors_origins:
-        CORS(app, origins=list(settings.cors_origins))
+    health.register(app, publisher)
+    access.allow_origins(app, settings.cors_origins)
     app.before_request(_refuse_nul)
     app.teardown_request(_give_back_connection)
     return app

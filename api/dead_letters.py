@@ -10,11 +10,12 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import access, limits
+from api import access, bodies, limits
 from api.answers import json_answer, publisher, settings
 from api.incoming import known_topic
 from api.moments import Moment
 from api.pages import Paged, cursor
+from api.postgresql import OPERATING
 from api.problems import Problem
 from bridge.redrive import Batch, redrive
 from tasks import bridges, dead_letters
@@ -28,7 +29,8 @@ blueprint = APIBlueprint(
     abp_security=access.SECURITY,
 )
 access.needs(blueprint, "operate")
-limits.bound(blueprint)
+bodies.bound(blueprint)
+limits.bound(blueprint, "operating")
 
 _ANSWER: dict[str | int | HTTPStatus, Any] = {
     200: {"description": "what was found or done", "content": {"application/json": {}}}
@@ -80,7 +82,8 @@ def get_page(query: Wanted) -> Response:
     """A page of dead letters without their bytes, newest first; `next` is the cursor of the page after it."""
     state = None if query.state == "any" else query.state
     wanted = Selection(topic=query.topic, reason=query.reason, state=state, since=query.since, until=query.until)
-    letters = dead_letters.page(wanted, query.limit, query.after())
+    with OPERATING.transaction():
+        letters = dead_letters.page(wanted, query.limit, query.after())
     last = letters[-1] if len(letters) == query.limit else None
     return json_answer(
         {
@@ -93,7 +96,8 @@ def get_page(query: Wanted) -> Response:
 @blueprint.get("/dead-letters/<uuid:letter_id>", responses=_ANSWER)
 def get(path: One) -> Response:
     """One dead letter with the record as Kafka gave it: bytes as base64, and as text where they are text."""
-    letter = _found(path.letter_id)
+    with OPERATING.transaction():
+        letter = _found(path.letter_id)
     record = dead_letters.record_of(letter)
     headers = [[name, *_bytes(value).values()] for name, value in record.headers]
     shown = {**dead_letters.fields(letter), "headers": headers}
@@ -105,8 +109,9 @@ def get(path: One) -> Response:
 @blueprint.post("/dead-letters/<uuid:letter_id>/redrive", responses=_ANSWER)
 def redrive_one(path: One) -> Response:
     """Produce the record again; it is then stored, or becomes another dead letter."""
-    _waiting(path.letter_id)
-    done = _redriven(Selection(ids=(path.letter_id,)), 1)
+    with OPERATING.statements():
+        _waiting(path.letter_id)
+        done = _redriven(Selection(ids=(path.letter_id,)), 1)
     if done.failed:
         raise next(iter(done.failed.values()))
     if not done.redriven:  # another operator has it in hands
@@ -118,7 +123,9 @@ def redrive_one(path: One) -> Response:
 def redrive_some(body: Some) -> Response:
     """Produce the records of waiting dead letters again, the oldest first, and say what failed."""
     # Up to now: what dies again of these must not be taken again.
-    done = _redriven(Selection(topic=body.topic, reason=body.reason, until=datetime.now(UTC)), body.limit)
+    wanted = Selection(topic=body.topic, reason=body.reason, until=datetime.now(UTC))
+    with OPERATING.statements():
+        done = _redriven(wanted, body.limit)
     failed = {str(letter_id): str(error) for letter_id, error in done.failed.items()}
     return json_answer({"redriven": len(done.redriven), "failed": failed})
 
@@ -126,8 +133,10 @@ def redrive_some(body: Some) -> Response:
 @blueprint.post("/dead-letters/<uuid:letter_id>/discard", responses=_ANSWER)
 def discard(path: One, body: Note) -> Response:
     """Say that nobody needs the record, and why. It is kept."""
-    _waiting(path.letter_id)
-    if not sum(dead_letters.discard(Selection(ids=(path.letter_id,)), body.note)):
+    with OPERATING.transaction():
+        _waiting(path.letter_id)
+        discarded = sum(dead_letters.discard(Selection(ids=(path.letter_id,)), body.note))
+    if not discarded:
         raise _handled(path.letter_id, "being handled")
     return json_answer({"discarded": 1})
 
@@ -135,7 +144,10 @@ def discard(path: One, body: Note) -> Response:
 @blueprint.post("/topics/<topic>/resume", responses=_ANSWER)
 def resume(path: Named) -> Response:
     """Let the partitions of a topic that a flood of dead letters stopped be read again, within seconds."""
-    return json_answer({"resumed": bridges.release(known_topic(path.topic, settings().kafka_topics))})
+    topic = known_topic(path.topic, settings().kafka_topics)
+    with OPERATING.transaction():
+        resumed = bridges.release(topic)
+    return json_answer({"resumed": resumed})
 
 
 def _redriven(wanted: Selection, most: int) -> Batch:

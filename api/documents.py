@@ -12,7 +12,7 @@ from api.answers import settings
 from api.problems import ProblemShape
 
 blueprint = Blueprint("documents", __name__)
-limits.bound(blueprint)
+limits.bound(blueprint, "page")
 
 ABOUT = """Takes messages, keeps every one in PostgreSQL exactly once, and reads them back.
 

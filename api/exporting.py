@@ -12,6 +12,7 @@ from pydantic import Field
 
 from api import access, limits
 from api.answers import shown
+from api.postgresql import EXPORTING
 from api.reading import TAG, Wanted
 from tasks import reading
 from tasks.database import TRANSIENT, database
@@ -59,11 +60,11 @@ def export(query: WantedExport) -> Response:
 def _page(wanted: Filter, after: Keyset | None) -> Page:
     # A query for each: a client that reads for hours holds neither a connection nor a snapshot.
     try:
-        with database.connection_context():
+        with EXPORTING.transaction():
             return reading.page(wanted, after, _ROWS, _BYTES)
     except TRANSIENT:
         database.close_idle()  # after a restart of PostgreSQL every pooled connection is dead
-        with database.connection_context():
+        with EXPORTING.transaction():
             return reading.page(wanted, after, _ROWS, _BYTES)
 
 

@@ -6,6 +6,7 @@ Requests that wait keep memory and threads; without a bound an outage of Kafka f
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
+from typing import Literal
 
 from flask import Flask, current_app, g, request
 from flask.blueprints import Blueprint
@@ -14,6 +15,9 @@ from api.problems import Problem
 from tasks.settings import Settings
 
 _PATIENCE_SECONDS = 0.05  # a burst is over in less; an answer within 100 ms is promised
+_BUSY = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
+OPERATORS = 8  # requests of operators at once
+PAGES = 8  # descriptions of the API at once
 BATCHES = 8  # batches read, checked and sent at once: each may hold MAX_BATCH_BYTES several times
 EXPORTS = 8  # each has a thread for as long as its client reads
 WAITERS = 32  # requests that wait for a message; they must keep no place from those that ask at once
@@ -28,7 +32,10 @@ class Room:
     the process no time for those inside (14 accepted a second where there could be 1,000).
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, patience_seconds: float = _PATIENCE_SECONDS, busy: str = _BUSY) -> None:
+        """`busy` is the sentence for whom finds no place within `patience_seconds`."""
+        self._patience_seconds = patience_seconds
+        self._busy = busy
         self._free = SimpleQueue[None]()  # a semaphore, as Python has none in C
         for _ in range(places):
             self._free.put(None)
@@ -36,10 +43,9 @@ class Room:
     def enter(self) -> None:
         """Take a place. Raises Problem when none becomes free in a moment."""
         try:
-            self._free.get(timeout=_PATIENCE_SECONDS)
+            self._free.get(timeout=self._patience_seconds)
         except Empty:
-            detail = "This server is busy; nothing was accepted. Try again, best after a pause that grows."
-            raise Problem(503, "overloaded", "Too many requests at once", detail) from None
+            raise Problem(503, "overloaded", "Too many requests at once", self._busy) from None
 
     def leave(self) -> None:
         """Give the place back."""
@@ -55,19 +61,27 @@ class Room:
 def register(app: Flask, settings: Settings) -> None:
     """Give `app` its places."""
     app.extensions["room"] = Room(settings.web_threads)
+    app.extensions["reading_room"] = Room(settings.web_threads)
+    app.extensions["operating_room"] = Room(OPERATORS)
+    app.extensions["page_room"] = Room(PAGES)
     app.extensions["batch_room"] = Room(BATCHES)
     app.extensions["export_room"] = Room(EXPORTS)
     app.extensions["waiting_room"] = Room(WAITERS)
 
 
-def bound(blueprint: Blueprint) -> None:
-    """Let each request to `blueprint` take one of this process's places until it ends."""
-    blueprint.before_request(_enter)
+def threads(settings: Settings) -> int:
+    """How many requests one process serves at once, those of the stream included."""
+    return 2 * settings.web_threads + OPERATORS + PAGES + settings.stream_listeners + EXPORTS + WAITERS
+
+
+def bound(blueprint: Blueprint, kind: Literal["reading", "operating", "page"]) -> None:
+    """Let each request to `blueprint` take one of this process's places of a kind until it ends."""
+    blueprint.before_request(lambda: _enter(f"{kind}_room"))
     blueprint.teardown_request(_leave)
 
 
 def room() -> Room:
-    """This process's places, for a view that takes one itself: best after its body is read."""
+    """The places of messages that are published one by one, for a view to take one after its body is read."""
     found: Room = current_app.extensions["room"]
     return found
 
@@ -78,14 +92,18 @@ def batches() -> Room:
     return found
 
 
-def _enter() -> None:
-    room().enter()
-    g.inside = True
+def _enter(name: str) -> None:
+    if request.method == "OPTIONS":
+        return
+    room: Room = current_app.extensions[name]
+    room.enter()
+    g.room = room
 
 
 def _leave(error: BaseException | None) -> None:
-    if g.pop("inside", False):
-        room().leave()
+    room: Room | None = g.pop("room", None)
+    if room is not None:
+        room.leave()
 
 
 @contextmanager

@@ -5,13 +5,15 @@ from typing import Any
 
 import orjson
 import peewee
+import psycopg2
 from flask import Flask, Response, request
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
+from api.deadlines import Late, TooSlow
 from bridge.publisher import Overloaded, Refused, TooLarge, UnknownOutcome
 from tasks import metrics, telemetry
-from tasks.database import TRANSIENT, database
+from tasks.database import ACCESS_DENIED, NO_COLUMN, NO_TABLE, TRANSIENT, database, sqlstate
 from tasks.errors import BackendError, BadRecord, Unavailable
 
 _TYPES = "/problems/"  # a relative reference, RFC 9457 section 3.1.1; the README explains each
@@ -48,6 +50,8 @@ def register(app: Flask) -> None:
         app.register_error_handler(kind, lambda error: respond(_problem(error)))
     for away in TRANSIENT:
         app.register_error_handler(away, _database_away)
+    for refused in (psycopg2.ProgrammingError, peewee.ProgrammingError):
+        app.register_error_handler(refused, _database_refused)
     app.register_error_handler(ClientDisconnected, lambda _: respond(_incomplete_body()))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unforeseen)
@@ -135,6 +139,7 @@ _FROM_OURS: dict[type[BackendError], Callable[[BackendError], Problem]] = {
     Overloaded: _overloaded,
     Unavailable: _unavailable,
     UnknownOutcome: _unknown_outcome,
+    TooSlow: lambda error: Problem(503, "query-too-slow", "The query took too long", str(error)),
 }
 
 
@@ -146,11 +151,27 @@ def _problem(error: BackendError) -> Problem:
 
 
 def _database_away(error: Exception) -> Response:
-    if isinstance(error, peewee.PeeweeException) and not database.is_closed():
-        database.close()
-    database.close_idle()  # after a restart of PostgreSQL every pooled connection is dead
+    if not isinstance(error, Late):
+        if isinstance(error, peewee.PeeweeException) and not database.is_closed():
+            database.close()
+        database.close_idle()  # after a restart of PostgreSQL every pooled connection is dead
+    detail = f"{error}." if isinstance(error, Late) else "Messages cannot be read at the moment."
+    return _database("PostgreSQL is away", detail, error)
+
+
+def _database_refused(error: Exception) -> Response:
+    code = sqlstate(error)
+    if code == ACCESS_DENIED:
+        detail = "PostgreSQL denies the API's user access to what this request needs; the log names it."
+        return _database("PostgreSQL denies access", detail, error)
+    if code in (NO_TABLE, NO_COLUMN):
+        return _database("Tables are missing", "Tables or columns are missing: run init.", error)
+    return _unforeseen(error)
+
+
+def _database(title: str, detail: str, error: Exception) -> Response:
     telemetry.emit("service.unavailable", service="postgresql", reason=str(error).strip())
-    return respond(Problem(503, "unavailable", "PostgreSQL is away", "Messages cannot be read at the moment."))
+    return respond(Problem(503, "unavailable", title, detail))
 
 
 def _http(error: HTTPException) -> Response:

@@ -8,11 +8,12 @@ from typing import Any
 from flask import Request, Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
 from uuid_utils import uuid7
-from werkzeug.exceptions import ClientDisconnected
 
-from api import access, incoming, limits, measuring, shapes
+from api import access, bodies, incoming, limits, measuring, shapes
 from api.answers import json_answer, settings
+from api.deadlines import TooSlow
 from api.incoming import Outgoing
+from api.postgresql import KEYS
 from api.problems import Problem, bad_parameter, shape_of, too_large
 from bridge.publisher import Place
 from tasks import idempotency, telemetry
@@ -47,7 +48,7 @@ def post() -> Response:
     }
     kind = asked.mimetype
     _check_type(kind, _ONE if not attributes else (*_ONE, ""))
-    value = _body(asked, own.max_body_bytes)
+    value = bodies.read(asked, own.max_body_bytes)
     with limits.room():
         new_id = _ids(asked, value)
         topics, topic = own.kafka_topics, _topic(asked)
@@ -73,7 +74,7 @@ def post_batch() -> Response:
     kind = asked.mimetype
     _check_type(kind, ("application/json", incoming.BATCHED, *_LINES))
     with limits.batches():
-        body = _body(asked, own.max_batch_bytes)
+        body = bodies.read(asked, own.max_batch_bytes)
         new_id = _ids(asked, body)
         parts = incoming.items(body, kind in _LINES, own.max_batch_items)
         event, topic = kind == incoming.BATCHED, _topic(asked)
@@ -148,8 +149,9 @@ def _ids(asked: Request, body: bytes) -> Callable[[int | None], str]:
     client: str = g.get("client", "")
     digest = hashlib.sha256(b"\0".join([asked.full_path.encode(), asked.mimetype.encode(), body])).digest()
     try:
-        same = idempotency.remember(uuid.UUID(incoming.key_id(_KEY_NAMESPACE, client, key)), digest)
-    except TRANSIENT:
+        key_id = uuid.UUID(incoming.key_id(_KEY_NAMESPACE, client, key))
+        same = KEYS.ask(lambda: idempotency.remember(key_id, digest))
+    except (*TRANSIENT, TooSlow, Problem):
         # Accepting needs no PostgreSQL. Another body under the same key is then found when it is stored:
         # its id is taken, and it becomes a dead letter of reason id_conflict.
         same = True
@@ -175,19 +177,3 @@ def _check_type(kind: str, taken: Sequence[str]) -> None:
     if kind not in taken:
         detail = f"Content-Type is one of {', '.join(filter(None, taken))}, not {kind or 'absent'}."
         raise Problem(415, "unsupported-media-type", "The content type is none that is taken", detail)
-
-
-def _body(asked: Request, largest: int) -> bytes:
-    length = asked.content_length
-    if length is None:  # chunked, or none
-        asked.max_content_length = largest
-        return asked.get_data(cache=False)
-    if length > largest:
-        raise too_large(f"The body has {length} bytes; at most {largest} are taken.")
-    try:
-        body: bytes = asked.environ["wsgi.input"].read(length)
-    except OSError as error:
-        raise ClientDisconnected from error
-    if len(body) < length:
-        raise ClientDisconnected
-    return body

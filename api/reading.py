@@ -11,16 +11,16 @@ from api import access, limits, shapes
 from api.answers import json_answer, shown
 from api.moments import Moment
 from api.pages import Paged, cursor
+from api.postgresql import READING
 from api.problems import Problem
 from tasks import dead_letters, reading
-from tasks.database import database
 from tasks.envelope import parse
 from tasks.errors import BadRecord
 
 TAG = Tag(name="Reading", description="What is stored")
 blueprint = APIBlueprint("reading", __name__, url_prefix="/messages", abp_tags=[TAG], abp_security=access.SECURITY)
 access.needs(blueprint, "read")
-limits.bound(blueprint)
+limits.bound(blueprint, "reading")
 
 _LONGEST_WAIT_SECONDS = 10
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25
@@ -80,7 +80,8 @@ def get_page(query: WantedPage) -> Response:
 
     A page of large messages has fewer than `limit`.
     """
-    page = reading.page(query.filter(), query.after(), query.limit)
+    with READING.transaction():
+        page = reading.page(query.filter(), query.after(), query.limit)
     following = None if page.next is None else cursor(page.next)
     return json_answer({"messages": [shown(message) for message in page.messages], "next": following})
 
@@ -100,7 +101,6 @@ def get(path: One, query: Patience) -> Response:
 def _wait(message_id: uuid.UUID, seconds: float) -> Response | None:
     end, pause = time.monotonic() + seconds, _FIRST_LOOK_SECONDS
     while time.monotonic() + pause <= end and current_app.extensions["serving"]():
-        database.close()  # others may use it while this request sleeps
         time.sleep(pause)
         pause = min(pause * 1.5, _LAST_LOOK_SECONDS)
         found = _look(message_id)
@@ -110,10 +110,11 @@ def _wait(message_id: uuid.UUID, seconds: float) -> Response | None:
 
 
 def _look(message_id: uuid.UUID) -> Response | None:
-    found = reading.find(message_id)
+    with READING.transaction():
+        found = reading.find(message_id)
+        dead = dead_letters.find_unsolved(message_id) if found is None else None
     if found is not None:
         return json_answer(shown(found))
-    dead = dead_letters.find_unsolved(message_id)
     if dead is None:
         return None
     detail = f"It is a dead letter: {dead.reason}, {dead.detail}"

@@ -10,13 +10,14 @@ from flask import Response, current_app
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import access, limits
+from api import access, deadlines, limits
 from api.answers import json_answer, settings
+from api.deadlines import TooSlow
 from api.moments import Moment
-from api.problems import bad_parameter
+from api.postgresql import READING
+from api.problems import Problem, bad_parameter
 from bridge.lag import Lag, Lags
 from tasks import bridges, statistics
-from tasks.database import limited
 from tasks.errors import Unavailable
 
 T = TypeVar("T")
@@ -27,11 +28,11 @@ blueprint = APIBlueprint(
     abp_security=access.SECURITY,
 )
 access.needs(blueprint, "read")
-limits.bound(blueprint)
+limits.bound(blueprint, "reading")
 
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 _MOST_BUCKETS = 1500
-_MOST_SECONDS = 5  # for each count: who asks for months of a large table must not keep a connection for minutes
+_MOST_SECONDS = 5  # for all counts: who asks for months of a large table must not keep a connection for minutes
 
 
 class Range(BaseModel):
@@ -79,7 +80,7 @@ def get_topics() -> Response:
     What cannot be told because its service is away is null, and `problems` says why.
     """
     problems: list[str] = []
-    stopped = _or_none(lambda: {(one.topic, one.partition) for one in bridges.stopped()}, problems)
+    stopped = _or_none(_stopped, problems)
     lags = _or_none(_lags().now, problems)
     shown = [
         {
@@ -92,12 +93,17 @@ def get_topics() -> Response:
     return json_answer({"topics": shown, "problems": problems})
 
 
+def _stopped() -> set[tuple[str, int]]:
+    with READING.transaction(_MOST_SECONDS):
+        return {(one.topic, one.partition) for one in bridges.stopped()}
+
+
 def _partition(one: Lag, stopped: set[tuple[str, int]] | None) -> dict[str, Any]:
     return {**_shown(one), "stopped": None if stopped is None else (one.topic, one.partition) in stopped}
 
 
 def _stored(query: Range, since: datetime, until: datetime) -> dict[str, Any]:
-    with limited(_MOST_SECONDS):
+    with READING.transaction(_MOST_SECONDS):
         return _counted(query, since, until)
 
 
@@ -125,10 +131,10 @@ def _lags() -> Lags:
 def _or_none(ask: Callable[[], T], problems: list[str]) -> T | None:
     try:
         return ask()
-    except Unavailable as error:
+    except (Unavailable, TooSlow, Problem) as error:
         problems.append(str(error))
     except (peewee.PeeweeException, psycopg2.Error) as error:
-        problems.append(f"PostgreSQL: {str(error).strip().splitlines()[0]}")
+        problems.append(f"PostgreSQL: {deadlines.reason(error)}")
     return None
 
 

@@ -16,17 +16,18 @@ import orjson
 import peewee
 
 from api.answers import shown
+from api.deadlines import TooSlow
+from api.postgresql import CATCHING_UP, READING, STREAMING
 from api.problems import Problem
 from tasks import tailing, telemetry
-from tasks.database import TRANSIENT, database
+from tasks.database import TRANSIENT
 from tasks.tailing import Position
 
 _POLL_SECONDS = 0.25
 _BUSY_SECONDS = 0.05  # while messages come: a few at once cost less
 _AT_ONCE = 500
 _KEPT_BYTES = 16_000_000  # that listeners are served from without a query
-_CATCHING_UP = 4  # listeners that read for themselves at once: after a restart all come back together
-_AWAY = (*TRANSIENT, peewee.PeeweeException)
+_AWAY = (*TRANSIENT, peewee.PeeweeException, TooSlow)
 
 
 class Event(NamedTuple):
@@ -44,7 +45,7 @@ class Tail:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._catching_up = threading.BoundedSemaphore(_CATCHING_UP)
+        self._catching_up = threading.BoundedSemaphore(CATCHING_UP.count)
         self._kept: deque[Event] = deque()
         self._size = 0  # bytes in _kept
         self._before: Position | None = None  # everything after it, up to what is read, is kept
@@ -55,7 +56,7 @@ class Tail:
     def join(self, most: int, resumed: Position | None) -> Position:
         """Count one listener more, and say where it begins: at what it had last, or with what is new.
 
-        Raises Problem, NotReady, peewee.DatabaseError; then it does not count.
+        Raises Problem, NotReady, TooSlow, TRANSIENT; then it does not count.
         """
         with self._changed:
             if self._listeners >= most:
@@ -63,7 +64,7 @@ class Tail:
                 raise Problem(503, "too-many-listeners", "Too many listeners", detail)
             self._listeners += 1
         try:
-            with database.connection_context():
+            with READING.transaction():
                 newest = tailing.now()
                 if resumed is not None and tailing.is_ahead(resumed):
                     detail = "This event is of another database, from which this one was restored: begin without it."
@@ -91,7 +92,7 @@ class Tail:
                 return found, found[-1].position if found else position
             before = self._before
         try:
-            with self._catching_up, database.connection_context():
+            with self._catching_up, CATCHING_UP.transaction():
                 found = _read(position)
         except _AWAY:
             with self._changed:
@@ -121,7 +122,7 @@ class Tail:
                         return
                 found: list[Event] = []
                 try:
-                    with database.connection_context():
+                    with STREAMING.transaction():
                         found = _read(self._read)
                     away = False
                 except _AWAY as error:  # the news only come later

@@ -6,23 +6,31 @@ import os
 import socket
 import struct
 import sys
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gunicorn.app.base
 import gunicorn.glogging
 import gunicorn.http.wsgi
+import peewee
 
-from api import limits
+from api import deadlines, limits, postgresql
 from api.app import create_app
+from api.problems import Problem
 from bootstrap import scraping
 from bridge.publisher import KafkaPublisher
-from tasks import database, observing, schema_watch, telemetry
-from tasks.errors import ConfigurationError
+from tasks import database, observing, telemetry
+from tasks.database import TRANSIENT
+from tasks.errors import BackendError, ConfigurationError
+from tasks.schema_watch import SchemaWatch
 from tasks.settings import Settings
 
 _REFUSING_THREADS = 64  # so that a request beyond the bound is refused soon, and does not wait unread
 _YOUNG_OBJECTS = 5_000  # made between two looks for garbage; Python's own 700 are two requests
+_WATCH_SECONDS = 2.0
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
@@ -36,8 +44,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Called by gunicorn."""
         settings = self._settings
-        longer = settings.stream_listeners + limits.EXPORTS + limits.WAITERS
-        threads = settings.web_threads + longer + _REFUSING_THREADS
+        threads = limits.threads(settings) + _REFUSING_THREADS
         options: dict[str, Any] = {
             "bind": f"{settings.address}:{settings.port}",
             "workers": settings.web_processes,
@@ -64,9 +71,19 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         """Runs in each process after its fork, so that no connection is shared between two."""
         settings = self._settings
         observing.begin(settings, "serve")
-        database.configure(settings.database_url, "serve", connections=settings.web_threads)
-        schema_watch.start()
+        deadlines.install()
+        database.configure(settings.database_url, "serve", connections=postgresql.CONNECTIONS)
+        threading.Thread(target=_watch_tables, name="schema-watch", daemon=True).start()
         return create_app(settings, KafkaPublisher(settings))
+
+
+def _watch_tables() -> None:
+    """Say in the log when the tables do not fit this program. An outage is reported by those that need PostgreSQL."""
+    watch = SchemaWatch()
+    while True:
+        with suppress(Problem, BackendError, peewee.PeeweeException, *TRANSIENT), postgresql.HEALTH.transaction():
+            watch.turn()
+        time.sleep(_WATCH_SECONDS)
 
 
 def _prepare(worker: Any) -> None:

@@ -1,9 +1,7 @@
 """How far the consumer group is behind, partition by partition: what Kafka holds, what is committed, and how old."""
 
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +11,7 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from bridge.clients import new_admin, new_asker
+from bridge.single_flight import SingleFlight
 from tasks.errors import Unavailable
 from tasks.settings import Settings
 
@@ -39,16 +38,11 @@ class Lag:
 
 
 class Lags:
-    """Asks Kafka with clients of its own, made at the first question, for any number of threads.
-
-    One thread asks, and who wants to know waits for it as long as it has patience: a broker that hangs holds up nobody.
-    """
+    """Asks Kafka with clients of its own, made at the first question, for any number of threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._asked_at = float("-inf")
-        self._known: Future[list[Lag]] | None = None
+        self._flight = SingleFlight(self._ask, _FRESH_SECONDS)
         self._clients: tuple[KafkaConsumer, KafkaAdminClient] | None = None
 
     def now(self) -> list[Lag]:
@@ -56,22 +50,10 @@ class Lags:
 
         That is a second ago at most. Raises Unavailable, within 5 seconds.
         """
-        with self._lock:
-            if self._known is None or (self._known.done() and time.monotonic() - self._asked_at > _FRESH_SECONDS):
-                self._known = Future()
-                threading.Thread(target=self._answer, args=(self._known,), daemon=True).start()
-            known = self._known
         try:
-            return known.result(_PATIENCE_SECONDS)
+            return self._flight.begin().result(_PATIENCE_SECONDS)
         except TimeoutError:
             raise Unavailable("Kafka takes too long to say where its partitions end") from None
-
-    def _answer(self, wanted: Future[list[Lag]]) -> None:
-        try:
-            wanted.set_result(self._ask())
-        except BaseException as error:
-            wanted.set_exception(error)
-        self._asked_at = time.monotonic()
 
     def _ask(self) -> list[Lag]:
         try:

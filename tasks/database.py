@@ -33,9 +33,10 @@ TRANSIENT = (
     peewee.InternalError,
     MaxConnectionsExceeded,  # of this process's own pool
 )
-ACCESS_DENIED, NO_TABLE = "42501", "42P01"  # SQLSTATEs: insufficient_privilege, undefined_table
+# SQLSTATEs (PostgreSQL manual, appendix A).
+ACCESS_DENIED, CANCELED, NO_COLUMN, NO_TABLE = "42501", "57014", "42703", "42P01"
 # Those of tables that are not as the migrations make them: no such column or schema, and a name that is taken.
-_UNFIT = (NO_TABLE, "42703", "3F000", "42P07")
+_UNFIT = (NO_TABLE, NO_COLUMN, "3F000", "42P07")
 # The values themselves: data exceptions (class 22), and program limits such as nesting (class 54).
 REFUSED = (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded, psycopg2.errors.StatementTooComplex)
 
@@ -175,10 +176,13 @@ def _distrust() -> str | None:
     return None
 
 
-def sqlstate(error: Exception) -> str | None:
+def sqlstate(error: BaseException) -> str | None:
     """The SQLSTATE of an error of psycopg2, or of Peewee's around it; None when PostgreSQL did not send one."""
-    original = getattr(error, "orig", error)
-    return original.pgcode if isinstance(original, psycopg2.Error) else None
+    cause: BaseException | None = error
+    while isinstance(cause, peewee.PeeweeException):
+        cause = getattr(cause, "orig", None)  # Peewee may have wrapped it more than once
+    code: str | None = getattr(cause, "pgcode", None)
+    return code
 
 
 def explain(error: Exception) -> Unavailable | AccessDenied | ConfigurationError:

@@ -1,5 +1,7 @@
 """How the text of a setting becomes a value. Each raises ValueError with what is wanted."""
 
+import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -75,6 +77,39 @@ def names(text: str) -> tuple[str, ...]:
 def optional_names(text: str) -> tuple[str, ...]:
     """Names, comma separated, or none."""
     return names(text) if text.strip() else ()
+
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454), comma separated, or none, or `*` alone for all of them."""
+    parts = optional_names(text)
+    if "*" in parts and len(parts) > 1:
+        raise ValueError("* allows every origin and stands alone")
+    return tuple(part if part == "*" else _origin(part) for part in parts)
+
+
+def _origin(text: str) -> str:
+    parts = _ORIGIN.fullmatch(text.lower())
+    try:
+        if parts is None:
+            raise ValueError
+        scheme, host = parts["scheme"], parts["host"]
+        if host.startswith("["):
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        if parts["port"] is None:
+            return f"{scheme}://{host}"
+        number = port(parts["port"])
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an origin: write scheme://host or scheme://host:port, or * alone for every origin"
+        ) from None
+    # A browser leaves the port away that the scheme has anyway.
+    return f"{scheme}://{host}" if number == _DEFAULT_PORTS.get(scheme) else f"{scheme}://{host}:{number}"
 
 
 def optional_directory(text: str) -> str | None:

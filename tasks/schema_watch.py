@@ -1,16 +1,13 @@
 """Says in the log when the tables do not fit this program; it works on, as old pods do while `init` upgrades."""
 
-import contextlib
-import threading
 import time
 
 import peewee
 
 from tasks import schema, telemetry
-from tasks.database import ACCESS_DENIED, TRANSIENT, database, sqlstate
+from tasks.database import ACCESS_DENIED, sqlstate
 
 _SECONDS = 30.0  # between two checks
-_AGAIN_SECONDS = 2.0  # while PostgreSQL does not answer
 
 
 class SchemaWatch:
@@ -32,20 +29,6 @@ class SchemaWatch:
         elif reason is None and self._reason is not None:
             telemetry.emit("tables.match")
         self._reason = reason
-
-
-def start() -> None:
-    """Watch in a daemon thread of this process."""
-    threading.Thread(target=_run, name="schema-watch", daemon=True).start()
-
-
-def _run() -> None:
-    watch, pause = SchemaWatch(), threading.Event()
-    while True:
-        # An outage is reported by those that need PostgreSQL.
-        with contextlib.suppress(peewee.PeeweeException, *TRANSIENT), database.connection_context():
-            watch.turn()
-        pause.wait(_AGAIN_SECONDS)
 
 
 def _mismatch() -> str | None:

@@ -78,10 +78,12 @@ class Settings:
     )
     port: int = _setting("8080", parsing.port, "port to listen on", "serve", "local")
     cors_origins: tuple[str, ...] = _setting(
-        "", parsing.optional_names, "origins that browsers may call from, comma separated, or *", "serve"
+        "", parsing.origins, "origins that browsers may call from, scheme://host[:port], comma separated, or *", "serve"
     )
     web_processes: int = _setting("2", parsing.positive, "gunicorn processes, best as many as cores", "serve")
-    web_threads: int = _setting("32", parsing.positive, "requests that each gunicorn process serves at once", "serve")
+    web_threads: int = _setting(
+        "32", parsing.positive, "messages that each gunicorn process accepts at once, and as many reads", "serve"
+    )
     max_body_bytes: int = _setting("1000000", parsing.positive, "largest message", "serve")
     max_batch_bytes: int = _setting("10000000", parsing.positive, "largest body of a batch", "serve")
     max_batch_items: int = _setting("10000", parsing.positive, "most items in a batch", "serve")

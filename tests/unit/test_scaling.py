@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from api import postgresql
 from bridge.holding import Reason
 from tasks import settings
 from tasks.app import queue
@@ -65,7 +66,7 @@ def test_workers_grow_by_the_queue_that_the_bridges_fill() -> None:
 def test_postgresql_has_connections_for_as_many_pods_as_there_may_be() -> None:
     pods = told()
     bridges, workers = grown("bridge")[0], grown("worker")[0]
-    most = api_pods() * pods.web_processes * pods.web_threads + bridges + workers * pods.workers
+    most = api_pods() * pods.web_processes * postgresql.CONNECTIONS + bridges + workers * pods.workers
     patched = [str(step["value"]) for step in operations() if str(step["value"]).startswith("max_connections=")]
     assert len(patched) == 1 and most + 10 <= int(patched[0].partition("=")[2])  # init, retention, people
 

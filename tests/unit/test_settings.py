@@ -88,12 +88,9 @@ def test_redis_over_tls_is_verified_by_redis_py_and_by_kombu() -> None:
 
 @pytest.mark.parametrize("setting", [row.name for row in settings.table()])
 def test_nonsense_is_refused_for_every_setting_that_is_not_free_text(setting: str) -> None:
-    free = {"kafka_brokers", "kafka_topics", "cors_origins", "kafka_group_id", "address", "local_dir"}
+    free = {"kafka_brokers", "kafka_topics", "kafka_group_id", "address", "local_dir"}
     free |= {"kafka_sasl_username", "kafka_sasl_password"}
-    text = " " if setting in free - {"cors_origins"} else "nonsense"
-    if setting == "cors_origins":
-        assert settings.load({setting: text}, {}).cors_origins == ("nonsense",)
-        return
+    text = " " if setting in free else "nonsense"
     with pytest.raises(ConfigurationError, match=setting.upper()):
         settings.load({setting: text}, {})
 
@@ -104,3 +101,61 @@ def test_children_get_flags_as_variables() -> None:
 
 def test_lists_are_comma_separated_and_trimmed() -> None:
     assert settings.load({"kafka_topics": " a, b ,,c"}, {}).kafka_topics == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://shop.example", ("https://shop.example",)),
+        (" HTTPS://Shop.Example , http://localhost:3000,", ("https://shop.example", "http://localhost:3000")),
+        ("https://shop.example:443,http://shop.example:80", ("https://shop.example", "http://shop.example")),
+        ("http://127.0.0.1:8080", ("http://127.0.0.1:8080",)),
+        ("http://[0:0::1]:8080", ("http://[::1]:8080",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("https://xn--bcher-kva.example", ("https://xn--bcher-kva.example",)),
+    ],
+)
+def test_origins_are_written_as_browsers_send_them(text: str, origins: tuple[str, ...]) -> None:
+    assert settings.load({"cors_origins": text}, {}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://*.shop.example",
+        "https://shop.example/",
+        "https://shop.example/path",
+        "https://shop.example?a=b",
+        "https://shop.example#a",
+        "https://me:pw@shop.example",
+        "shop.example",
+        "//shop.example",
+        "https://",
+        "https://:80",
+        "https://shop.example:",
+        "https://shop.example:0",
+        "https://shop.example:65536",
+        "https://shop.example:http",
+        "https://shop .example",
+        "https://b\u00fccher.example",
+        "http://[::1",
+        "http://[::g]",
+        "http://[::1]x",
+        "https://shop.example\nx",
+        "https://shop..example",
+        "null",
+        ".*",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "https://a.example,"])
+def test_what_is_not_an_origin_is_named(origin: str, before: str) -> None:
+    with pytest.raises(ConfigurationError, match="CORS_ORIGINS") as caught:
+        settings.load({"cors_origins": before + origin}, {})
+    assert f"{origin!r} is not an origin" in str(caught.value)
+
+
+def test_all_origins_stand_alone() -> None:
+    with pytest.raises(ConfigurationError, match="alone"):
+        settings.load({"cors_origins": "https://a.example,*"}, {})

@@ -1,0 +1,175 @@
+"""A service that hangs holds up nobody who does not need it: messages are accepted, probes answered, readers told."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import psycopg2
+import pytest
+import requests
+
+from api import postgresql
+from tests.waiting import wait_until
+from tests.world import World, signalled
+
+_READS_SECONDS = 16  # 2 for a connection, 3 for an answer, 10 for a query, 1 until the connection is given up
+_KEPT = {"/problems/query-too-slow", "/problems/unavailable", "/problems/overloaded"}
+Answer = tuple[int, dict[str, Any], float]
+
+
+def _ask(world: World, path: str, timeout: float = 60) -> Answer:
+    answer = requests.get(f"{world.url}{path}", timeout=timeout)
+    return answer.status_code, answer.json(), answer.elapsed.total_seconds()
+
+
+def _post(world: World, key: str | None = None) -> Answer:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    answer = requests.post(f"{world.url}/messages", json={"n": 1}, headers=headers, timeout=60)
+    return answer.status_code, answer.json(), answer.elapsed.total_seconds()
+
+
+@contextlib.contextmanager
+def _locked(world: World) -> Iterator[None]:
+    connection = psycopg2.connect(world.variables["DATABASE_URL"])
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _frozen(world: World, name: str) -> Iterator[None]:
+    server = psutil.Process(world.stack.servers[name].pid)
+    family = [server, *server.children(recursive=True)]
+    try:
+        for process in family:
+            signalled(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in family:
+            signalled(process, signal.SIGCONT)
+
+
+def _probes_answer(world: World, wrong: str) -> None:
+    for _ in range(5):
+        assert _ask(world, "/health")[2] < 1
+        status, body, seconds = _ask(world, "/health/ready")
+        assert seconds < 2
+        assert status == (503 if wrong == "kafka" else 200)
+        service = body["services"][wrong]
+        assert not service["ok"] and "did not answer" in service["reason"], body
+        assert all(other["ok"] for name, other in body["services"].items() if name != wrong), body
+
+
+def _recovers(world: World) -> None:
+    def is_ready() -> bool:
+        return all(_ask(world, path)[0] == 200 for path in ("/messages", "/dead-letters", "/health/ready"))
+
+    wait_until(is_ready, "all is answered again", 20)
+    assert _ask(world, "/health/ready")[1]["status"] == "ok"
+    assert _ask(world, "/stats")[1]["problems"] == []
+    assert _ask(world, "/topics")[1]["problems"] == []
+
+
+def _readers_wait(world: World, pool: ThreadPoolExecutor) -> "list[Future[Answer]]":
+    paths = ["/messages", f"/messages/{'0' * 8}-0000-0000-0000-{'0' * 12}", "/messages/export", "/stats"]
+    return [pool.submit(_ask, world, paths[number % len(paths)]) for number in range(80)]
+
+
+def _all_are_accepted(world: World) -> None:
+    # Not more at once than a process has places: all may happen to come to one.
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda n: _post(world, f"key-{n}" if n % 4 == 0 else None), range(300)))
+    print(f"slowest of {len(answers)} messages: {max(seconds for _, _, seconds in answers):.1f} s")
+    assert {status for status, _, _ in answers} == {202}
+
+
+def _are_told(readers: "list[Future[Answer]]") -> None:
+    answers = [reader.result() for reader in readers]
+    slowest = max(seconds for _, _, seconds in answers)
+    told = [body.get("type", "") for status, body, _ in answers if status != 200]
+    assert set(told) <= _KEPT, set(told)
+    print({kind: told.count(kind) for kind in set(told)}, f"slowest {slowest:.1f} s")
+    assert len(told) >= 40
+
+
+def test_readers_of_a_locked_table_keep_nobody_else_from_being_served(ready: World) -> None:
+    ready.serve()
+    assert _ask(ready, "/messages")[0] == 200
+    with _locked(ready), ThreadPoolExecutor(200) as pool:
+        readers = _readers_wait(ready, pool)
+        wait_until(lambda: _waiting_for_the_lock(ready) >= postgresql.READING.count, "readers wait")
+        _all_are_accepted(ready)
+        _probes_answer(ready, "postgresql")
+        assert _ask(ready, "/dead-letters")[0] == 200
+        status, body, seconds = _ask(ready, "/topics")
+        assert (status, seconds < 6) == (200, True), body
+        connections = ready.sql(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'backend-serve' AND datname = current_database()"
+        )
+        assert connections[0][0] <= 2 * postgresql.CONNECTIONS < 64
+        _are_told(readers)
+        status, body, seconds = _ask(ready, "/messages")
+        assert (status, body["type"]) == (503, "/problems/query-too-slow")
+        assert "longer than 10 s" in body["detail"]
+        assert seconds < _READS_SECONDS
+        status, body, seconds = _ask(ready, "/stats")
+        assert (status, body["buckets"]) == (200, None) and seconds < 12
+        assert any("longer than 5 s" in problem for problem in body["problems"])
+    _recovers(ready)
+
+
+def _waiting_for_the_lock(world: World) -> int:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return int(world.sql(waiting)[0][0])
+
+
+@pytest.mark.timeout(240)
+def test_a_frozen_postgresql_holds_up_no_writer_and_no_probe(ready: World) -> None:
+    ready.serve()
+    with ThreadPoolExecutor(100) as warm:  # connections that were good before
+        list(warm.map(lambda _: _ask(ready, "/messages"), range(40)))
+        list(warm.map(lambda n: _post(ready, f"warm-{n}"), range(20)))
+    with ThreadPoolExecutor(200) as pool, _frozen(ready, "postgresql"):
+        readers = _readers_wait(ready, pool)
+        _all_are_accepted(ready)
+        _probes_answer(ready, "postgresql")
+        for number in range(5):
+            status, _, seconds = _post(ready, f"alone-{number}")
+            assert status == 202 and seconds < 2
+        _are_told(readers)
+        for path in ("/messages", "/dead-letters", "/messages/export", "/messages/stream"):
+            status, body, seconds = _ask(ready, path)
+            assert (status, body["type"]) == (503, "/problems/unavailable")
+            assert "did not answer" in body["detail"]
+            assert seconds < 6
+        redriving = requests.post(f"{ready.url}/dead-letters/redrive", json={}, timeout=30)
+        assert redriving.status_code == 503 and redriving.elapsed.total_seconds() < 6
+        for path in ("/stats", "/topics"):
+            status, body, seconds = _ask(ready, path)
+            assert status == 200 and seconds < 10 and body["problems"]
+    _recovers(ready)
+
+
+def test_a_frozen_kafka_holds_up_no_reader_and_no_probe(ready: World) -> None:
+    ready.serve()
+    assert _post(ready)[0] == 202
+    with ThreadPoolExecutor(40) as pool, _frozen(ready, "kafka"):
+        writers = [pool.submit(_post, ready) for _ in range(30)]
+        _probes_answer(ready, "kafka")
+        for path in ("/messages", "/dead-letters"):
+            status, _, seconds = _ask(ready, path)
+            assert status == 200 and seconds < 1
+        for path in ("/stats", "/topics"):
+            status, body, seconds = _ask(ready, path)
+            assert status == 200 and seconds < 8 and "Kafka" in body["problems"][0]
+        assert {writer.result()[0] for writer in writers} == {503}
+    wait_until(lambda: _post(ready)[0] == 202, "messages are accepted again", 60)
+    wait_until(lambda: _ask(ready, "/health/ready")[0] == 200, "Kafka answers again", 60)
+    wait_until(lambda: not _ask(ready, "/topics")[1]["problems"], "Kafka tells its lag again", 60)
