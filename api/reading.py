@@ -66,12 +66,13 @@ class One(BaseModel):
     message_id: uuid.UUID
 
 
-class Patience(BaseModel):
-    """How long to wait for what is not there yet."""
+class WantedOne(BaseModel):
+    """Which of the messages with an id, and how long to wait for what is not there yet."""
 
     model_config = ConfigDict(extra="forbid")
 
     wait: float = Field(0, ge=0, le=_LONGEST_WAIT_SECONDS, description="seconds to wait until it is stored")
+    topic: str | None = Field(None, description="of this topic: each topic has its own ids; by default the newest")
 
 
 @blueprint.get("", responses={200: shapes.Page})
@@ -87,32 +88,32 @@ def get_page(query: WantedPage) -> Response:
 
 
 @blueprint.get("/<uuid:message_id>", responses={200: shapes.Message})
-def get(path: One, query: Patience) -> Response:
+def get(path: One, query: WantedOne) -> Response:
     """One message by its id; 404 while it is not stored. `wait` waits for it."""
-    found = _look(path.message_id)
+    found = _look(path.message_id, query.topic)
     if found is None and query.wait:
         with limits.waiting():
-            found = _wait(path.message_id, query.wait)
+            found = _wait(path.message_id, query)
     if found is None:
         raise Problem(404, "not-found", "No such message", f"No message {path.message_id} is stored (yet).")
     return found
 
 
-def _wait(message_id: uuid.UUID, seconds: float) -> Response | None:
-    end, pause = time.monotonic() + seconds, _FIRST_LOOK_SECONDS
+def _wait(message_id: uuid.UUID, query: WantedOne) -> Response | None:
+    end, pause = time.monotonic() + query.wait, _FIRST_LOOK_SECONDS
     while time.monotonic() + pause <= end and current_app.extensions["serving"]():
         time.sleep(pause)
         pause = min(pause * 1.5, _LAST_LOOK_SECONDS)
-        found = _look(message_id)
+        found = _look(message_id, query.topic)
         if found is not None:
             return found
     return None
 
 
-def _look(message_id: uuid.UUID) -> Response | None:
+def _look(message_id: uuid.UUID, topic: str | None) -> Response | None:
     with READING.transaction():
-        found = reading.find(message_id)
-        dead = dead_letters.find_unsolved(message_id) if found is None else None
+        found = reading.find(message_id, topic)
+        dead = dead_letters.find_unsolved(message_id, topic) if found is None else None
     if found is not None:
         return json_answer(shown(found))
     if dead is None:

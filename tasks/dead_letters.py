@@ -60,9 +60,11 @@ def find(letter_id: uuid.UUID) -> DeadLetter | None:
     return DeadLetter.get_or_none(DeadLetter.id == letter_id)
 
 
-def find_unsolved(message_id: uuid.UUID) -> DeadLetter | None:
+def find_unsolved(message_id: uuid.UUID, topic: str | None = None) -> DeadLetter | None:
     """The dead letter that is all there is of a message: with this message id, or this id of its own, not redriven."""
     same = (DeadLetter.message_id == message_id) | (DeadLetter.id == message_id)
+    if topic is not None:
+        same &= DeadLetter.topic == topic
     return DeadLetter.get_or_none(same & (DeadLetter.state != "redriven"))
 
 

@@ -43,12 +43,14 @@ class Page(NamedTuple):
     next: Keyset | None
 
 
-def find(message_id: uuid.UUID) -> dict[str, Any] | None:
-    """The message with this id, if it is stored, by its columns; of several topics the newest.
+def find(message_id: uuid.UUID, topic: str | None = None) -> dict[str, Any] | None:
+    """The message with this id, if it is stored, by its columns; without a topic the newest of all topics.
 
     Raises peewee.DatabaseError.
     """
     query = Message.select().where(Message.id == message_id).order_by(Message.stored_at.desc())
+    if topic is not None:
+        query = query.where(Message.topic == topic)
     found: dict[str, Any] | None = query.dicts().first()
     return found
 

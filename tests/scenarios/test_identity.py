@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import orjson
 import pytest
+import requests
 
 from tests.waiting import wait_until
 from tests.world import World, events
@@ -95,3 +96,9 @@ def test_ids_are_claimed_per_topic(ready: World) -> None:
     ready.consume(**variables)
     ready.wait_for(2)
     assert ready.sql("SELECT topic FROM message WHERE id = %s ORDER BY topic", ENTITY) == [(ready.topic,), (other,)]
+    ready.serve(**variables)
+    for topic in (ready.topic, other):
+        answer = requests.get(f"{ready.url}/messages/{ENTITY}?topic={topic}", timeout=30)
+        assert answer.json()["payload"] == {"topic": topic}
+    assert requests.get(f"{ready.url}/messages/{ENTITY}?topic=none", timeout=30).status_code == 404
+    assert ready.get(ENTITY)["topic"] in (ready.topic, other)
