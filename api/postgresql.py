@@ -90,7 +90,7 @@ class Connections:
                 if late is not None:
                     raise late from error
                 if deadlines.sqlstate(error) == CANCELED:
-                    detail = f"The query took longer than {seconds} s. Narrow it: less time, or more filters."
+                    detail = f"The query took longer than {seconds} s (statement timeout). Narrow it: less time, or more filters."
                     raise TooSlow(detail) from error
                 raise
             finally:
