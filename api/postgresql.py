@@ -90,7 +90,8 @@ class Connections:
                 if late is not None:
                     raise late from error
                 if sqlstate(error) == CANCELED:
-                    detail = f"The query took longer than {seconds} s. Narrow it: less time, or more filters."
+                    limit = f"{seconds} s (statement timeout)"
+                    detail = f"The query took longer than {limit}. Narrow it: less time, or more filters."
                     raise TooSlow(detail) from error
                 raise
             finally:

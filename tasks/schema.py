@@ -125,7 +125,7 @@ MIGRATIONS = (
         "ids by topic, dead letters by place",
         """
         -- Two topics have two producers, who need not know of each other's ids.
-        ALTER TABLE message DROP CONSTRAINT message_pkey, ADD PRIMARY KEY (id, topic);
+        ALTER TABLE message DROP CONSTRAINT IF EXISTS message_pkey, ADD PRIMARY KEY (id, topic);
         -- A record that is read again must not be stored if it is dead.
         CREATE INDEX dead_letter_place ON dead_letter (topic, "partition", "offset");
         """,
