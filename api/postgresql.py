@@ -90,8 +90,8 @@ class Connections:
                 if late is not None:
                     raise late from error
                 if deadlines.sqlstate(error) == CANCELED:
-                    detail = f"The query took longer than {seconds} s (statement timeout). Narrow it: less time, or more filters."
-                    raise TooSlow(detail) from error
+                    limit = f"The query took longer than {seconds} s (statement timeout)."
+                    raise TooSlow(f"{limit} Narrow it: less time, or more filters.") from error
                 raise
             finally:
                 deadlines.begin(time.monotonic())  # what is left to do needs no answer
