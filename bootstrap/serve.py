@@ -1,21 +1,23 @@
 """`serve`: the API under gunicorn, a few processes with threads."""
 
+import contextlib
 import gc
 import logging
 import os
+import select
 import socket
 import struct
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import gunicorn.app.base
 import gunicorn.glogging
 import gunicorn.http.wsgi
 import peewee
+from gunicorn.workers.gthread import ThreadWorker
 
 from api import deadlines, limits, postgresql
 from api.app import create_app
@@ -31,6 +33,7 @@ from tasks.settings import Settings
 _REFUSING_THREADS = 64  # so that a request beyond the bound is refused soon, and does not wait unread
 _YOUNG_OBJECTS = 5_000  # made between two looks for garbage; Python's own 700 are two requests
 _WATCH_SECONDS = 2.0
+_LINGER_SECONDS, _READ_AT_ONCE = 2.0, 65_536  # for a client that still sends when it is answered
 _GRACE_SECONDS = 20  # running requests may finish for so long after SIGTERM
 
 
@@ -48,7 +51,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": f"{settings.address}:{settings.port}",
             "workers": settings.web_processes,
-            "worker_class": "gthread",
+            "worker_class": f"{__name__}.Worker",
             "threads": threads,
             "worker_connections": threads + 1000,  # clients beyond the threads are kept waiting unread
             "when_ready": _limit_patience,
@@ -81,9 +84,41 @@ def _watch_tables() -> None:
     """Say in the log when the tables do not fit this program. An outage is reported by those that need PostgreSQL."""
     watch = SchemaWatch()
     while True:
-        with suppress(Problem, BackendError, peewee.PeeweeException, *TRANSIENT), postgresql.HEALTH.transaction():
+        with (
+            contextlib.suppress(Problem, BackendError, peewee.PeeweeException, *TRANSIENT),
+            postgresql.HEALTH.transaction(),
+        ):
             watch.turn()
         time.sleep(_WATCH_SECONDS)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker, whose main thread never waits for a client to close its side of a connection.
+
+    gunicorn waits up to 2 s for that in the one thread that accepts connections, so a few such clients keep out all.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        """Called by gunicorn in a thread of its pool: a request, and whether the connection stays open."""
+        keep = super().handle(conn)
+        if not keep:
+            with contextlib.suppress(OSError):
+                _finish(conn.sock)
+        return keep
+
+
+def _finish(connection: socket.socket) -> None:
+    # Closing over bytes that are not read resets the connection, and the client may not see its answer.
+    connection.shutdown(socket.SHUT_WR)
+    readable = select.poll()
+    readable.register(connection, select.POLLIN)
+    deadline = time.monotonic() + _LINGER_SECONDS
+    left = 0.0  # without any unread bytes there is nothing to wait for
+    while readable.poll(left * 1000) and connection.recv(_READ_AT_ONCE):
+        left = max(0.0, deadline - time.monotonic())
+        if not left:
+            break
+    connection.shutdown(socket.SHUT_RDWR)  # gunicorn, which waits for the client's end, finds it there
 
 
 def _prepare(worker: Any) -> None:

@@ -107,7 +107,7 @@ class KafkaPublisher:
         """Put one message on its way; see Publisher.send."""
         if (key is None and value is None) or any(raw is None for _, raw in headers):
             raise Refused("the Kafka client takes no message without key and value, and no header without value")
-        producer = self._producer or self._connected()
+        producer = self._connected()
         size = len(value or b"") + len(key or b"")
         self._reserve(size)
         try:
@@ -165,7 +165,14 @@ class KafkaPublisher:
             self._queued -= size
 
     def _connected(self) -> KafkaProducer:
-        with self._connecting:
+        if self._producer is not None:
+            return self._producer
+        # The first message makes the producer. A Kafka that hangs must not hold up those that come meanwhile.
+        if not self._connecting.acquire(timeout=self._settings.publish_timeout_seconds):
+            raise Unavailable("Kafka does not answer")
+        try:
             if self._producer is None:
                 self._producer = new_producer(self._settings)
             return self._producer
+        finally:
+            self._connecting.release()

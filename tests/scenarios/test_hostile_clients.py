@@ -113,6 +113,18 @@ def test_slow_clients_do_not_keep_others_from_being_served(server: tuple[World, 
         connection.close()
 
 
+def test_clients_that_do_not_close_after_their_answer_keep_nobody_out(ready: World) -> None:
+    ready.serve(web_processes="1")
+    request = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", ready.port), timeout=60) for _ in range(10)]
+    for client in clients:
+        client.sendall(request)
+    assert all(b" 200 " in _rest(client) for client in clients)
+    assert requests.get(f"{ready.url}/health", timeout=60).elapsed.total_seconds() < 1
+    for client in clients:
+        client.close()
+
+
 def test_a_client_that_never_ends_its_header_loses_its_connection(server: tuple[World, Program]) -> None:
     world, program = server
     first = socket.create_connection(("127.0.0.1", world.port), timeout=60)

@@ -62,18 +62,18 @@ def _probes_answer(world: World, wrong: str) -> None:
         assert seconds < 2
         assert status == (503 if wrong == "kafka" else 200)
         service = body["services"][wrong]
-        assert not service["ok"] and "did not answer" in service["reason"], body
+        assert not service["ok"] and "not answer" in service["reason"], body
         assert all(other["ok"] for name, other in body["services"].items() if name != wrong), body
 
 
 def _recovers(world: World) -> None:
-    def is_ready() -> bool:
-        return all(_ask(world, path)[0] == 200 for path in ("/messages", "/dead-letters", "/health/ready"))
+    def is_well() -> bool:
+        read = all(_ask(world, path)[0] == 200 for path in ("/messages", "/dead-letters", "/health/ready"))
+        return read and not any(_ask(world, path)[1]["problems"] for path in ("/stats", "/topics"))
 
-    wait_until(is_ready, "all is answered again", 20)
+    # Several times, because each process finds out for itself.
+    wait_until(lambda: all(is_well() for _ in range(5)), "all is answered again", 20)
     assert _ask(world, "/health/ready")[1]["status"] == "ok"
-    assert _ask(world, "/stats")[1]["problems"] == []
-    assert _ask(world, "/topics")[1]["problems"] == []
 
 
 def _readers_wait(world: World, pool: ThreadPoolExecutor) -> "list[Future[Answer]]":
@@ -158,7 +158,7 @@ def test_a_frozen_postgresql_holds_up_no_writer_and_no_probe(ready: World) -> No
 
 
 def test_a_frozen_kafka_holds_up_no_reader_and_no_probe(ready: World) -> None:
-    ready.serve()
+    ready.serve(web_processes="1")  # whose producer is connected by the first message
     assert _post(ready)[0] == 202
     with ThreadPoolExecutor(40) as pool, _frozen(ready, "kafka"):
         writers = [pool.submit(_post, ready) for _ in range(30)]
