@@ -56,7 +56,8 @@ class Listener(threading.Thread):
                 self._last = event.get("id", self._last)
                 self.listening.set()
                 if "data" in event:
-                    self.ids.append(orjson.loads(event["data"])["id"])
+                    message = orjson.loads(event["data"])
+                    self.ids.append((message["payload"] or {}).get("id", message["id"]))  # as World.ids
                     left = None if left is None else left - 1
                 if self.stopping or left == 0:
                     return
