@@ -1,5 +1,6 @@
 """The Celery task: fetch a batch, decode it, store it in one transaction, say what became of it."""
 
+import contextlib
 import time
 import uuid
 from collections import Counter
@@ -145,13 +146,16 @@ class Persist(Task):  # type: ignore[misc]
         reached, a COMMIT may be under way, and the batch stored.
         """
         claim = Claim.of(args[0])
+        outcome: Outcome = "failed"
         try:
-            outcome: Outcome = "killed" if self.desk.was_decoding(claim) else "failed"
-            reason = reason if outcome == "killed" else f"{reason}, waiting for PostgreSQL"
-            telemetry.emit("batch.failed", **claim.place(), reason=reason)
-            self.desk.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
+            if self.desk.was_decoding(claim):
+                outcome = "killed"
         except redis.RedisError as error:
             telemetry.emit("service.unavailable", service="redis", reason=claims.explain(error))
+        reason = reason if outcome == "killed" else f"{reason}, perhaps while PostgreSQL stored its batch"
+        telemetry.emit("batch.failed", **claim.place(), reason=reason)
+        with contextlib.suppress(redis.RedisError):
+            self.desk.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
 
 
 def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
