@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import orjson
 import psycopg2
@@ -56,11 +57,17 @@ class Listener(threading.Thread):
                 self._last = event.get("id", self._last)
                 self.listening.set()
                 if "data" in event:
-                    message = orjson.loads(event["data"])
-                    self.ids.append((message["payload"] or {}).get("id", message["id"]))  # as World.ids
+                    self.ids.append(_own_id(orjson.loads(event["data"])))
                     left = None if left is None else left - 1
                 if self.stopping or left == 0:
                     return
+
+
+def _own_id(message: dict[str, Any]) -> str:
+    """What tells messages apart, as `World.ids` does."""
+    payload = message["payload"]
+    own: str = payload["id"] if isinstance(payload, dict) and "id" in payload else message["id"]
+    return own
 
 
 def _events(answer: requests.Response) -> Iterator[dict[str, str]]:
