@@ -70,14 +70,17 @@ class Pod:
 
     def stop(self) -> tuple[int, float]:
         """End it as the kubelet does: no requests any more, preStop, SIGTERM, SIGKILL. Exit code and seconds."""
-        self._ended_at = begin = time.monotonic()
         self._ending.set()
         hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec")
-        if hook is not None:
-            podman("exec", self.name, *hook["command"])
-        left = max(1, int(self.grace_seconds - (time.monotonic() - begin)))
-        podman("stop", "-t", str(left), self.name, seconds=left + 120)
-        return int(podman("wait", self.name)), time.monotonic() - begin
+        with engine.running(self.name, *hook["command"]) if hook else contextlib.nullcontext():
+            self._ended_at = begin = time.monotonic()
+        self._signal(signal.SIGTERM)
+        while self._runs() and time.monotonic() - begin < self.grace_seconds:
+            time.sleep(0.05)
+        seconds = time.monotonic() - begin
+        if self._runs():
+            self._signal(signal.SIGKILL)
+        return int(podman("wait", self.name)), seconds
 
     def remove(self) -> None:
         """End and forget it, whatever it does."""
@@ -111,12 +114,11 @@ class Pod:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop its first process, and no other, for the duration of the context."""
-        pid = int(self._process.name)
-        os.kill(pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            self._signal(signal.SIGCONT)
 
     def execute(self, *command: str) -> str:
         """What a command prints inside, whatever its exit code."""
@@ -151,6 +153,11 @@ class Pod:
         addresses = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         process, _, self.address = self._inspect("{{.State.Pid}} " + addresses).partition(" ")
         self._process = Path("/proc", process)
+
+    def _signal(self, number: int) -> None:
+        # Not by podman: the pod must not have the time that takes.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(self._process.name), number)
 
     def _runs(self) -> bool:
         return self._process.name != "0" and self._process.exists()

@@ -28,6 +28,17 @@ def execute(name: str, *command: str) -> "subprocess.CompletedProcess[str]":
     return _run("exec", name, *command)
 
 
+@contextlib.contextmanager
+def running(name: str, *command: str) -> Iterator[None]:
+    """Run a command in a container: enters when it begins, leaves when it has ended. Raises AssertionError."""
+    announced = ("sh", "-c", 'echo begun && exec "$@"', "sh", *command)
+    with subprocess.Popen(["podman", "exec", name, *announced], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), f"{name} does not run {' '.join(command)}"
+        yield
+        assert process.wait(_COMMAND_SECONDS) == 0, f"{' '.join(command)} failed in {name}"
+
+
 def logs(name: str) -> str:
     """All that a container wrote."""
     done = _run("logs", name)
