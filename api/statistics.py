@@ -32,7 +32,7 @@ limits.bound(blueprint, "reading")
 
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 _MOST_BUCKETS = 1500
-_MOST_SECONDS = 5  # for all counts: who asks for months of a large table must not keep a connection for minutes
+_MOST_SECONDS = 5  # for all counts: a request for months of a large table must not keep a connection for minutes
 
 
 class Range(BaseModel):

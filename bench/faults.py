@@ -14,7 +14,7 @@ from tests.world import ABSENT, Program, World
 
 
 class Pods:
-    """Two consumer pods, one with a Redis of its own, one with the shared one; started anew when they end."""
+    """Two consumer pods, one with a Redis of its own, one with the shared one; restarted when they end."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -36,7 +36,7 @@ class Pods:
         self.running[number] = self._start(number)
 
     def mind(self) -> int:
-        """Start anew what ended, as Kubernetes would; how many did."""
+        """Restart what ended, as Kubernetes would; how many did."""
         ended = [number for number, pod in enumerate(self.running) if pod.process.poll() is not None]
         for number in ended:
             self.running[number] = self._start(number)

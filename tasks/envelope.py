@@ -90,7 +90,7 @@ def identify(headers: Headers, body: Body) -> bytes | None:
     """The id that its sender gave a record: 16 bytes, or None for a record that has only its place.
 
     The first of: the header `message-id`, the header `id`, each where it is a UUID; the `source` and `id` of a
-    CloudEvent, in either mode. A value that is no UUID never hides the next source, and a field `id` of any
+    CloudEvent, in either mode. A value that is not a UUID never hides the next source, and a field `id` of any
     other JSON value is data: in a change stream it is the entity's, and every version of the entity has it.
     """
     if not headers:

@@ -150,7 +150,7 @@ def _dead_already(topic: str, partition: int, records: Sequence[Record]) -> set[
     if not found:
         return set()
     ids = {str(one) for one in found.values()}
-    # A topic that was deleted and made anew has other records at the same offsets.
+    # A topic that was deleted and recreated has other records at the same offsets.
     return {r.offset for r in records if r.offset in found and str(uuid.UUID(bytes=record_id(r))) in ids}
 
 

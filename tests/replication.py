@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-
 from bootstrap.binaries import postgresql
 from bootstrap.server import Server
 from bootstrap.stack import Stack, free_port, not_as_root
 from tests.terminator import splice
 from tests.waiting import wait_until
+from tests.world import execute
 
 _OLDER_TRANSACTIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND xact_start < %s::timestamptz"
@@ -100,14 +99,7 @@ class Pair:
         self._sql(self._primary, "SELECT pg_reload_conf()")
 
     def _sql(self, port: int, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        connection = psycopg2.connect(f"postgresql://backend@127.0.0.1:{port}/postgres")
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement, values or None)
-                return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            connection.close()
+        return execute(f"postgresql://backend@127.0.0.1:{port}/postgres", statement, *values)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class World:
         self.stack = stack
         server = stack.variables["DATABASE_URL"].rsplit("/", 1)[0]
         self._database = name
-        _execute(f"{server}/backend", f"CREATE DATABASE {name}")
+        execute(f"{server}/backend", f"CREATE DATABASE {name}")
         self.port = free_port()
         self.programs: list[Program] = []
         self.variables = {
@@ -178,7 +178,7 @@ class World:
         return answer.json()
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return _execute(self.variables["DATABASE_URL"], statement, *values)
+        return execute(self.variables["DATABASE_URL"], statement, *values)
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Any]:
@@ -249,7 +249,7 @@ class World:
     def admin(self, statement: str) -> None:
         """SQL on the server's own database, about this world's."""
         server = self.variables["DATABASE_URL"].rsplit("/", 1)[0]
-        _execute(f"{server}/postgres", statement.format(database=self._database))
+        execute(f"{server}/postgres", statement.format(database=self._database))
 
     def close(self) -> None:
         """End what the test left running, at once: that it also ends in order is for the tests that stop it."""
@@ -297,7 +297,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _execute(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+def execute(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """The rows of one statement, in a session of its own."""
     connection = psycopg2.connect(url)
     try:
         connection.autocommit = True

@@ -98,8 +98,8 @@ def test_a_dead_record_read_again_stays_dead(tables: World) -> None:
     outcome = stored(record(0, b"{}"), killer, record(2, b"{}"))
     assert (outcome.stored, outcome.redelivered, outcome.dead) == (2, 1, [])
     assert tables.sql('SELECT "offset" FROM message ORDER BY 1') == [(0,), (2,)]
-    made_anew = killer._replace(timestamp=1_700_000_999_000)
-    assert stored(made_anew).stored == 1, "another record, of a topic that was made anew"
+    recreated = killer._replace(timestamp=1_700_000_999_000)
+    assert stored(recreated).stored == 1, "another record, of a topic that was recreated"
 
 
 @pytest.mark.parametrize("headers", [(), (("id", b"00000000-0000-4000-8000-000000000001"),)])
