@@ -2,7 +2,7 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY requirements.txt ./
-# No pip in it: what runs installs nothing. Two codecs come with 25 MB of symbols for debuggers.
+# Without pip, because containers install nothing. Two codecs contain 25 MB of debug symbols.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils \
@@ -16,26 +16,26 @@ LABEL org.opencontainers.image.title="message-backend" \
       org.opencontainers.image.description="HTTP to Kafka to Celery to PostgreSQL: every message exactly once" \
       org.opencontainers.image.version="0.1.0"
 # procps: a liveness probe runs ps. redis-server: for a consumer pod without REDIS_URL.
-# No tini: its command line would hold the word "consume" and satisfy the probe without any bridge. Process 1 is
-# gunicorn or supervisord; both handle SIGTERM and reap.
-# No versions: Debian's archive keeps one of each package, the one with all security fixes.
+# No tini: its command line would contain the word "consume" and satisfy the probe without any bridge. Process 1 is
+# gunicorn or supervisord; both handle SIGTERM and reap their children.
+# No versions: Debian's archive has one version of each package, with all security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends procps redis-server \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY --from=build /venv /venv
 WORKDIR /app
-COPY VERSION ./
 COPY tasks tasks
 COPY bridge bridge
 COPY api api
 COPY bootstrap bootstrap
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
-# Byte code of all that is imported, Python's own library too, which comes without: where the root file system is
-# read-only it would be made again at every start, of every process.
-RUN python -c "import bootstrap.init, bootstrap.serve, bootstrap.consume, bootstrap.keeper, bootstrap.retention, \
-    bootstrap.dead_letters, supervisor.supervisord, gunicorn.arbiter, gunicorn.workers.gthread, celery.apps.worker, \
-    celery.bin.worker, celery.concurrency.prefork, celery.worker.consumer, kombu.transport.redis, celery.loaders.app"
+# Compile everything that is imported, also Python's own library, which has no byte code. With a read-only root file
+# system every process would compile it at every start.
+RUN python -c "import bootstrap.commands.init, bootstrap.commands.serve, bootstrap.commands.consume, \
+    bootstrap.commands.retention, bootstrap.commands.dead_letters, bootstrap.pod.listener, \
+    supervisor.supervisord, gunicorn.arbiter, gunicorn.workers.gthread, celery.apps.worker, celery.bin.worker, \
+    celery.concurrency.prefork, celery.worker.consumer, kombu.transport.redis, celery.loaders.app"
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8080 9100

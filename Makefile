@@ -1,11 +1,11 @@
 # Everything a person does with this project. `make` alone explains itself.
 PYTHON ?= python3
 BIN := .venv/bin
-TALK_TO_KAFKA := bridge dead_letters init operations publisher redrive tls
+TALK_TO_KAFKA := bridge dead_letters init kafka_consumer operations publisher redrive tls
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench bench-http chaos verify-kube docs lock clean-data clean
+.PHONY: help install run test check compat bench bench-http chaos verify-kube docs site lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,7 +23,8 @@ run: install ## run everything here: Kafka, PostgreSQL, Valkey, API, bridge, wor
 	@LOCAL_STARTED=$(STARTED) exec $(BIN)/python -m bootstrap local
 
 test: install ## all tests: unit, integration and scenarios, on real servers; two at a time, as most of them wait
-	@$(BIN)/python -m pytest -n $(or $(TESTERS),2) --dist worksteal
+	@echo "about 1,500 tests on real servers, 20 to 30 minutes on 2 cores; the slowest are listed at the end"
+	@$(BIN)/python -m pytest -n $(or $(TESTERS),2) --dist worksteal --durations 10
 
 check: install ## what needs no server: lint, types, imports, unit tests
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
@@ -53,16 +54,25 @@ chaos: install ## break everything at random under load, and count: make chaos M
 verify-kube: install ## build the image and run the manifests as containers, with limits and probes (root; no Docker)
 	@kube/verify/verify.sh
 
-docs: install ## write the README's tables of settings, events and metrics anew
-	@$(BIN)/python -m bootstrap.tables
+docs: install ## write the tables in docs/ that are made from code
+	@$(BIN)/python -m bootstrap.docs
 
 lock: install ## pin the newest versions in requirements*.txt
 	@$(BIN)/pip install --quiet pip-tools
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.txt requirements.in
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements-dev.txt requirements-dev.in
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements-site.txt requirements-site.in
+
+site: .venv-site/installed ## build the documentation site into site/; a broken link fails
+	@.venv-site/bin/zensical build --clean --strict
+
+.venv-site/installed: requirements-site.txt
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/pip install --quiet --disable-pip-version-check -r requirements-site.txt
+	@touch $@
 
 clean-data: ## wipe the local stack's data
 	rm -rf .local/data .local/logs
 
 clean: clean-data ## and all that was installed or fetched
-	rm -rf .local .venv .venv-compat
+	rm -rf .local .venv .venv-compat .venv-site site

@@ -1,4 +1,4 @@
-"""The body of a request: read whole, up to a limit, however it was sent."""
+"""Reads the body of a request, up to a limit, with a length or chunked."""
 
 import contextlib
 from io import BytesIO
@@ -10,24 +10,24 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 
 from api.problems import Problem, too_large
-from tasks.envelope import parse
+from tasks.message import parse
 
 _OPERATORS_BYTES = 64_000  # a note has at most 1,000 characters, each of 12 bytes when escaped
-_SKIPPED_BYTES, _READ_AT_ONCE = 16_000_000, 65_536  # of a body that is refused; what is larger may see a reset
+_SKIPPED_BYTES, _READ_AT_ONCE = 16_000_000, 65_536  # of a rejected body; the client of a larger one may see a reset
 
 
-def read(asked: Request, largest: int) -> bytes:
-    """All of the body, sent with Content-Length or chunked.
+def read(request: Request, largest: int) -> bytes:
+    """The whole body, sent with Content-Length or chunked.
 
     Raises Problem when it has more than `largest` bytes or malformed chunks, ClientDisconnected when a part is missing.
     """
-    length = asked.content_length
-    stream = asked.environ["wsgi.input"]
+    length = request.content_length
+    stream = request.environ["wsgi.input"]
     if length is not None and length > largest:
         _skip(stream)
-        raise too_large(f"The body has {length} bytes; at most {largest} are taken.")
+        raise too_large(f"The body has {length} bytes; at most {largest} are allowed.")
     try:
-        # Without a length the body may be cut where the limit is: one byte more tells whether there is more.
+        # Without a length the body may be cut at the limit: one byte more shows whether there is more.
         body: bytes = stream.read(largest + 1 if length is None else length)
     except OSError as error:
         raise ClientDisconnected from error
@@ -36,14 +36,14 @@ def read(asked: Request, largest: int) -> bytes:
         raise Problem(400, "bad-chunks", "The chunks of the body are malformed", detail) from error
     if len(body) > largest:
         _skip(stream)
-        raise too_large(f"The body has more than {largest} bytes; at most {largest} are taken.")
+        raise too_large(f"The body has more than {largest} bytes; at most {largest} are allowed.")
     if length is not None and len(body) < length:
         raise ClientDisconnected
     return body
 
 
 def _skip(stream: IO[bytes]) -> None:
-    """Read what follows, so that the client has sent its body when it is answered: else it may see a reset instead."""
+    """Read the rest, so that the client has sent its body before the response: otherwise it may see a reset."""
     left = _SKIPPED_BYTES
     with contextlib.suppress(OSError, ParseException):
         while left > 0 and (part := stream.read(_READ_AT_ONCE)):

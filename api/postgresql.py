@@ -1,6 +1,6 @@
-"""Which requests share this process's connections to PostgreSQL, how many at once, and for how long.
+"""The connections of a process to PostgreSQL, divided by purpose, with limits in number and time.
 
-Each purpose has connections of its own, so that readers who wait keep none from writers, operators or probes.
+Each purpose has its own connections, so that waiting readers block no writers, operators or probes.
 """
 
 import threading
@@ -14,36 +14,36 @@ from typing import TypeVar
 
 from api import deadlines
 from api.deadlines import Late, TooSlow
-from api.limits import Room
-from tasks.database import CANCELED, TRANSIENT, database, limited, sqlstate
+from api.limits import Slots
+from tasks.store.connection import CANCELED, TRANSIENT, database, limited, sqlstate
 
-_FIRST_ANSWER_SECONDS = 3.0  # for a connection that answers
-_PATIENCE_SECONDS = 2.0  # for others to give a connection back
-_GRACE_SECONDS = 1.0  # PostgreSQL cancels a query that is over its limit; only if it does not, the connection is closed
-_PAUSE_SECONDS = 1.0  # in which a PostgreSQL that did not answer is left alone
-_BUSY = "All connections for such requests are in use. Try again, best after a pause that grows."
+_FIRST_ANSWER_SECONDS = 3.0  # for a connection that responds
+_PATIENCE_SECONDS = 2.0  # until another request returns a connection
+_GRACE_SECONDS = 1.0  # PostgreSQL cancels a query at its limit; the connection is closed only if it does not
+_PAUSE_SECONDS = 1.0  # after a timeout, without another attempt
+_BUSY = "All connections for such requests are in use. Try again, with an increasing delay."
 T = TypeVar("T")
-_connecting = threading.Lock()  # the pool's own lock is held while a connection is made, and cannot be waited for
+_connecting = threading.Lock()  # the pool's own lock is held while a connection is made, and has no timeout
 
 
 class Connections:
-    """Some of this process's connections to PostgreSQL, for one purpose."""
+    """The connections of this process for one purpose."""
 
     def __init__(
         self, count: int, seconds: int, patience_seconds: float = _PATIENCE_SECONDS, all_seconds: float = inf
     ) -> None:
-        """`seconds` bound a query, `patience_seconds` the wait for one of them, `all_seconds` everything together."""
+        """`seconds` limits a query, `patience_seconds` the wait for a connection, `all_seconds` both together."""
         self.count = count
         self._seconds = seconds
         self._all_seconds = all_seconds
-        self._room = Room(count, patience_seconds, _BUSY)
-        self._threads = ThreadPoolExecutor(count)  # started when they are needed
+        self._slots = Slots(count, patience_seconds, _BUSY)
+        self._threads = ThreadPoolExecutor(count)  # threads start when they are needed
         self._lock = threading.Lock()
         self._silent_until: float | None = None
 
     @contextmanager
     def transaction(self, seconds: int | None = None) -> Iterator[None]:
-        """A transaction whose statements are canceled after `seconds`, by default the purpose's, and which ends then.
+        """A transaction whose statements are canceled after `seconds`, by default those of the purpose.
 
         Raises Problem when no connection is free, Late, TooSlow, others of TRANSIENT, and what the statements raise.
         """
@@ -54,15 +54,15 @@ class Connections:
                 yield
 
     def ask(self, question: Callable[[], T]) -> T:
-        """What `question` returns, asked in a transaction in another thread: even the pool's locks can hang.
+        """The result of `question` in a transaction of another thread, because even the pool's locks can hang.
 
-        Raises Late when that takes longer than `all_seconds`, and what `transaction` raises.
+        Raises Late if that takes longer than `all_seconds`, and what `transaction` raises.
         """
         asked = self._threads.submit(copy_context().run, self._asked, question)
         try:
             return asked.result(self._all_seconds)
         except TimeoutError:
-            raise Late(f"PostgreSQL did not answer within {self._all_seconds} s") from None
+            raise Late(f"PostgreSQL did not respond within {self._all_seconds} s") from None
         finally:
             asked.cancel()
 
@@ -72,7 +72,7 @@ class Connections:
 
     @contextmanager
     def statements(self) -> Iterator[None]:
-        """A connection for transactions of the caller's own, whose statements end after 10 s each. Raises the same."""
+        """A connection for the caller's own transactions, with 10 s for each statement. Raises the same errors."""
         with self._connected(self._seconds):
             deadlines.begin(None)
             yield
@@ -80,7 +80,7 @@ class Connections:
     @contextmanager
     def _connected(self, seconds: int) -> Iterator[float]:
         end = time.monotonic() + self._all_seconds
-        with self._room:
+        with self._slots:
             deadlines.forget()
             try:
                 self._connect(min(end, time.monotonic() + _FIRST_ANSWER_SECONDS))
@@ -91,23 +91,23 @@ class Connections:
                     raise late from error
                 if sqlstate(error) == CANCELED:
                     limit = f"{seconds} s (statement timeout)"
-                    detail = f"The query took longer than {limit}. Narrow it: less time, or more filters."
+                    detail = f"The query took longer than {limit}. Narrow it: a shorter time range, or more filters."
                     raise TooSlow(detail) from error
                 raise
             finally:
-                deadlines.begin(time.monotonic())  # what is left to do needs no answer
+                deadlines.begin(time.monotonic())  # the rest needs no response
                 database.close()
                 deadlines.forget()
 
     def _connect(self, end: float) -> None:
         self._check_silence(end)
         try:
-            # Else all who wait would wait one after the other, each as long as a connection may take.
+            # Otherwise all waiting threads would try one after the other, each for the timeout of a connection.
             if not _connecting.acquire(timeout=max(0.0, end - time.monotonic())):
-                raise Late("PostgreSQL did not answer in time")
+                raise Late("PostgreSQL did not respond in time")
             try:
                 deadlines.begin(end)
-                database.connect(reuse_if_open=True)  # a pooled connection answers before it is given out
+                database.connect(reuse_if_open=True)  # a pooled connection is tested before it is used
             finally:
                 _connecting.release()
         except TRANSIENT as error:
@@ -117,20 +117,20 @@ class Connections:
         self._silent_until = None
 
     def _check_silence(self, end: float) -> None:
-        """Raises Late while PostgreSQL is known not to answer. After a pause one thread asks it, and others do not."""
+        """Raises Late while PostgreSQL is known not to respond. After a pause only one thread tries again."""
         with self._lock:
             if self._silent_until is None:
                 return
             if time.monotonic() < self._silent_until:
-                raise Late("PostgreSQL did not answer a moment ago")
+                raise Late("PostgreSQL did not respond a moment ago")
             self._silent_until = end + _PAUSE_SECONDS
 
 
 READING = Connections(8, 10)
 OPERATING = Connections(3, 10)
-KEYS = Connections(4, 1, all_seconds=1.0)  # a message is accepted without PostgreSQL, and does not wait for it
+KEYS = Connections(4, 1, all_seconds=1.0)  # a message is accepted without PostgreSQL, so it does not wait long
 EXPORTING = Connections(4, 20, 10.0)
-STREAMING = Connections(1, 10)  # the thread that reads what is new
-CATCHING_UP = Connections(2, 10)  # listeners that read for themselves: after a restart all come back together
+STREAMING = Connections(1, 10)  # the thread that reads new messages
+CATCHING_UP = Connections(2, 10)  # listeners that are behind: after a restart all return at once
 HEALTH = Connections(1, 1, all_seconds=1.5)
 CONNECTIONS = sum(each.count for each in (READING, OPERATING, KEYS, EXPORTING, STREAMING, CATCHING_UP, HEALTH))

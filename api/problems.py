@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: RFC 9457 problem JSON, one table from our errors to status, no trace to the client."""
+"""Errors as HTTP responses: RFC 9457 problem JSON, one table from errors to status, no traceback for the client."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,28 +11,28 @@ from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from api.deadlines import Late, TooSlow
-from bridge.publisher import Overloaded, Refused, TooLarge, UnknownOutcome
-from tasks import metrics, telemetry
-from tasks.database import ACCESS_DENIED, NO_COLUMN, NO_TABLE, TRANSIENT, database, sqlstate
+from bridge.kafka.publisher import Overloaded, Refused, TooLarge, UnknownOutcome
 from tasks.errors import BackendError, BadRecord, Unavailable
+from tasks.observability import events, metrics
+from tasks.store.connection import ACCESS_DENIED, NO_COLUMN, NO_TABLE, TRANSIENT, database, sqlstate
 
-_TYPES = "/problems/"  # a relative reference, RFC 9457 section 3.1.1; the README explains each
+_TYPES = "/problems/"  # a relative reference, RFC 9457 section 3.1.1; docs/http-api.md explains each
 
 
 class ProblemShape(BaseModel):
-    """What every error answers (RFC 9457)."""
+    """The body of every error response (RFC 9457)."""
 
-    type: str = Field(description="names the problem; the README explains each")
+    type: str = Field(description="names the problem; docs/http-api.md explains each")
     title: str
     status: int
-    detail: str = Field(description="a sentence on what was wrong this time")
-    instance: str = Field(description="the path that was asked for")
-    pointer: str | None = Field(None, description="where in the body it lies (RFC 6901)")
-    parameter: str | None = Field(None, description="which parameter it is")
+    detail: str = Field(description="a sentence about this occurrence")
+    instance: str = Field(description="the path of the request")
+    pointer: str | None = Field(None, description="the place in the body (RFC 6901)")
+    parameter: str | None = Field(None, description="the name of the parameter")
 
 
 class Problem(Exception):
-    """Raised by a view to answer with a problem. `slug` is the last part of its type."""
+    """Raised by a view to respond with a problem. `slug` is the last part of its type."""
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **more: Any) -> None:
         super().__init__(detail)
@@ -44,7 +44,7 @@ class Problem(Exception):
 
 
 def register(app: Flask) -> None:
-    """Answer every error of this application with a problem."""
+    """Respond to every error of this application with a problem."""
     app.register_error_handler(Problem, respond)
     for kind in _FROM_OURS:
         app.register_error_handler(kind, lambda error: respond(_problem(error)))
@@ -58,10 +58,10 @@ def register(app: Flask) -> None:
 
 
 def respond(problem: Problem) -> Response:
-    """The answer for a problem."""
-    metrics.REFUSED.add(1, problem.slug)
+    """The response for a problem."""
+    metrics.PROBLEMS.add(1, problem.slug)
     body = {**_shape(problem), "instance": request.path}
-    telemetry.emit("message.refused", status=problem.status, problem=problem.slug, detail=problem.detail)
+    events.emit("request.rejected", status=problem.status, problem=problem.slug, detail=problem.detail)
     response = Response(orjson.dumps(body), status=problem.status, content_type="application/problem+json")
     if problem.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -86,19 +86,19 @@ def _shape(problem: Problem) -> dict[str, Any]:
 
 
 def bad_parameters(error: ValidationError) -> Response:
-    """The answer when a parameter in path or query is none that its view takes."""
+    """The response to an unknown or invalid parameter in path or query."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         detail = f"There is no parameter {name}."
     else:
-        said = first["msg"].removeprefix("Value error, ")
-        detail = said if said.startswith(name) else f"{name}: {said}"
+        reason = first["msg"].removeprefix("Value error, ")
+        detail = reason if reason.startswith(name) else f"{name}: {reason}"
     return respond(bad_parameter(name, detail))
 
 
 def bad_parameter(name: str, detail: str) -> Problem:
-    """A parameter or header is none that the view takes."""
+    """A parameter or header is unknown or invalid."""
     return Problem(400, "bad-parameter", "A parameter is wrong", detail, parameter=name)
 
 
@@ -122,20 +122,20 @@ def _overloaded(error: BackendError) -> Problem:
 
 
 def _unknown_outcome(error: BackendError) -> Problem:
-    telemetry.emit("message.unacknowledged", reason=str(error))
+    events.emit("message.unacknowledged", reason=str(error))
     detail = f"{error}; it may be stored later. Send it again with the same id: it is stored once."
-    return Problem(503, "unknown-outcome", "It is not known whether the message was accepted", detail)
+    return Problem(503, "unknown-outcome", "The outcome is unknown", detail)
 
 
 def _incomplete_body() -> Problem:
-    detail = "The body ended, or paused for too long, before it had the announced length."
+    detail = "The body ended, or paused for too long, before its announced length."
     return Problem(400, "incomplete-body", "A part of the body is missing", detail)
 
 
 _FROM_OURS: dict[type[BackendError], Callable[[BackendError], Problem]] = {
     BadRecord: _bad_record,
     TooLarge: lambda error: too_large(str(error)),
-    Refused: lambda error: Problem(422, "cannot-be-sent", "Kafka's client takes no such record", str(error)),
+    Refused: lambda error: Problem(422, "cannot-be-sent", "The record cannot be sent to Kafka", str(error)),
     Overloaded: _overloaded,
     Unavailable: _unavailable,
     UnknownOutcome: _unknown_outcome,
@@ -151,18 +151,16 @@ def _problem(error: BackendError) -> Problem:
 
 
 def _database_away(error: Exception) -> Response:
-    if not isinstance(error, Late):
-        if isinstance(error, peewee.PeeweeException) and not database.is_closed():
-            database.close()
-        database.close_idle()  # after a restart of PostgreSQL every pooled connection is dead
+    if not isinstance(error, Late) and isinstance(error, peewee.PeeweeException) and not database.is_closed():
+        database.close()
     detail = f"{error}." if isinstance(error, Late) else "Messages cannot be read at the moment."
-    return _database("PostgreSQL is away", detail, error)
+    return _database("PostgreSQL is unavailable", detail, error)
 
 
 def _database_refused(error: Exception) -> Response:
     code = sqlstate(error)
     if code == ACCESS_DENIED:
-        detail = "PostgreSQL denies the API's user access to what this request needs; the log names it."
+        detail = "PostgreSQL denies the API's user access to a table of this request; the log names it."
         return _database("PostgreSQL denies access", detail, error)
     if code in (NO_TABLE, NO_COLUMN):
         return _database("Tables are missing", "Tables or columns are missing: run init.", error)
@@ -170,7 +168,7 @@ def _database_refused(error: Exception) -> Response:
 
 
 def _database(title: str, detail: str, error: Exception) -> Response:
-    telemetry.emit("service.unavailable", service="postgresql", reason=str(error).strip())
+    events.emit("service.unavailable", service="postgresql", reason=str(error).strip())
     return respond(Problem(503, "unavailable", title, detail))
 
 
@@ -184,5 +182,5 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unforeseen(error: Exception) -> Response:
-    telemetry.emit("api.failed", error, reason=f"{type(error).__name__}: {error}")
-    return respond(Problem(500, "internal", "Internal error", "The server failed; its log says why."))
+    events.emit("request.failed", error, reason=f"{type(error).__name__}: {error}")
+    return respond(Problem(500, "internal", "Internal error", "The server failed; its log has the reason."))

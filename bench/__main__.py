@@ -1,4 +1,4 @@
-"""`make bench`: the same messages drained by a naive bridge, by one plain process, and by this backend.
+"""`make bench`: drains the same messages with a naive bridge, with one plain process, and with this backend.
 
 Prints one table of messages/s, CPU seconds and memory, checks that no message is missing, and writes
 JSON and a plot to bench/results/.
@@ -6,7 +6,6 @@ JSON and a plot to bench/results/.
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,9 +22,10 @@ import psutil
 import psycopg2
 from tqdm import tqdm
 
+from bench import usage
 from bench.messages import generate, produce
 from bench.report import write
-from bootstrap.stack import Stack
+from bootstrap.localstack.stack import Stack
 
 _ROOT = Path(__file__).parent.parent
 _WATCH_SECONDS = 0.25
@@ -35,18 +35,19 @@ _LONGEST_SECONDS = 300
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to drain a topic: its processes, and how many messages it is given."""
+    """A way to drain a topic: its processes, and the number of messages."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     messages: int
     workers: int
     ordering: str = "none"
+    kafka_client: str = "confluent"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run measured. Seconds are from the partitions' assignment to the last commit in PostgreSQL."""
+    """The figures of a run. Seconds are from the assignment of partitions to the last commit in PostgreSQL."""
 
     name: str
     messages: int
@@ -59,13 +60,13 @@ class Figures:
 
 
 def main() -> None:
-    """Run all contestants, one after the other, on the same servers."""
+    """Run all contestants one after the other on the same servers."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--naive-messages", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=2, help="each contestant runs so often; the best run counts")
+    parser.add_argument("--rounds", type=int, default=2, help="number of runs of each contestant; the best run counts")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="contestants whose name contains this")
+    parser.add_argument("--only", default="", help="contestants whose name contains this, or one of several: a|b")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         jars = _ROOT / ".local" / "kafka-4.4.0"
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def _run_all(stack: Stack, options: argparse.Namespace) -> list[Figures]:
-    # Without the index of payloads, which is an extra that costs all contestants alike, see DECISIONS.md.
+    # Without the index of payloads, which costs all contestants alike (docs/decisions/0024-optional-payload-index.md).
     own = {"LOG_FORMAT": "json", "PYTHONPATH": str(_ROOT), "PAYLOAD_INDEX": "off"}
     environment = {**os.environ, **stack.variables, **own}
     for topic, count in (("bench", options.messages), ("bench-naive", options.naive_messages)):
@@ -83,8 +84,8 @@ def _run_all(stack: Stack, options: argparse.Namespace) -> list[Figures]:
         subprocess.run([sys.executable, "-m", "bootstrap", "init"], env=init, check=True)
         produce(stack.variables["KAFKA_BROKERS"], topic, count, options.seed)
     best: dict[str, Figures] = {}
-    rounds = [c for _ in range(options.rounds) for c in _contestants(options) if options.only in c.name]
-    for number, contestant in enumerate(rounds):
+    chosen = [c for c in _contestants(options) if any(part in c.name for part in options.only.split("|"))]
+    for number, contestant in enumerate(chosen * options.rounds):
         with tempfile.NamedTemporaryFile(suffix=".log") as log:
             figures = _Run(stack, contestant, environment, options.seed, number, log).measure()
         print(f"  {figures.name}: {figures.per_second:,.0f} messages/s", flush=True)
@@ -106,12 +107,13 @@ def _contestants(options: argparse.Namespace) -> Sequence[Contestant]:
         Contestant("(a) naive, 2 workers", naive, options.naive_messages, 2),
         Contestant("(b) plain, one process", plain, options.messages, 1),
         *(Contestant(f"(c) backend, {n} worker{'s'[: n - 1]}", consume, options.messages, n) for n in (1, 2, 4)),
+        Contestant("(c) 2 workers, kafka-python", consume, options.messages, 2, kafka_client="kafka-python"),
         *(Contestant(f"(c) 2 workers, by {kind}", consume, options.messages, 2, kind) for kind in ("partition", "key")),
     )
 
 
 class _Run:
-    """One contestant draining one topic."""
+    """A contestant that drains a topic."""
 
     def __init__(
         self, stack: Stack, contestant: Contestant, environment: dict[str, str], seed: int, number: int, log: IO[bytes]
@@ -126,9 +128,10 @@ class _Run:
             "KAFKA_GROUP_ID": f"bench-{number}",
             "WORKERS": str(contestant.workers),
             "ORDERING": contestant.ordering,
+            "KAFKA_CLIENT": contestant.kafka_client,
         }
         if contestant.name.startswith("(c)"):
-            del self._environment["REDIS_URL"]  # as in a pod: its own Redis counts as its memory and CPU
+            del self._environment["REDIS_URL"]  # as in a pod: its own Redis counts for its memory and CPU
         self._log = log
         self._read = 0  # bytes of the log
         self._parsed: list[dict[str, Any]] = []
@@ -138,18 +141,18 @@ class _Run:
         self._cpu: dict[int, tuple[str, float]] = {}
 
     def measure(self) -> Figures:
-        """Drain the topic and look at what it took."""
+        """Drain the topic, and measure."""
         self._sql("TRUNCATE message, dead_letter")
         self._sql("CHECKPOINT")
         servers = self._servers()
-        before = {name: self._cpu_of(process) for name, process in servers.items()}
+        before = {name: usage.server_cpu(process) for name, process in servers.items()}
         processes = [
             subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=self._log, cwd=_ROOT)
             for command in self._contestant.commands
         ]
         try:
             self._watch(processes)
-            used = {name: self._cpu_of(process) - before[name] for name, process in servers.items()}
+            used = {name: usage.server_cpu(process) - before[name] for name, process in servers.items()}
         finally:
             for process in processes:
                 process.send_signal(signal.SIGTERM)
@@ -191,24 +194,15 @@ class _Run:
         )
 
     def _complete(self) -> bool:
-        """Every message is there once, and nothing else."""
+        """Whether every message is stored once, and nothing else."""
         wanted = sorted(orjson.loads(value)["id"] for _, value in generate(self._contestant.messages, self._seed))
         return sorted(str(row[0]) for row in self._sql("SELECT payload->>'id' FROM message")) == wanted
 
     def _servers(self) -> dict[str, psutil.Process]:
         return {name: psutil.Process(server.pid) for name, server in self._stack.servers.items()}
 
-    def _cpu_of(self, process: psutil.Process) -> float:
-        if "postgres" not in process.name():
-            return _cpu(process)
-        # A backend's time goes to its parent when it ends, so both are counted.
-        own = process.cpu_times()
-        return float(own.user + own.system + own.children_user + own.children_system) + sum(
-            _cpu(child) for child in process.children(recursive=True)
-        )
-
     def _sample(self, processes: list["subprocess.Popen[bytes]"]) -> None:
-        # Seldom: to add up a process's pages the kernel has to walk them, which takes time from the contestants.
+        # Rarely: the kernel has to walk the pages of a process, which takes time from the contestants.
         if time.monotonic() < self._next_sample:
             return
         self._next_sample = time.monotonic() + _SAMPLE_SECONDS
@@ -220,8 +214,8 @@ class _Run:
                 continue
             for process in tree:
                 try:
-                    mib, name = _pss_mib(process.pid), _role(process)
-                    self._cpu[process.pid] = (name, max(_cpu(process), self._cpu.get(process.pid, ("", 0.0))[1]))
+                    mib, name = usage.pss_mib(process.pid), usage.role(process)
+                    self._cpu[process.pid] = (name, max(usage.cpu(process), self._cpu.get(process.pid, ("", 0.0))[1]))
                 except (psutil.Error, OSError):
                     continue
                 together += mib
@@ -249,28 +243,6 @@ class _Run:
 
 def _time(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(str(line["time"])).timestamp()
-
-
-def _cpu(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:  # ended between being listed and being asked
-        return 0.0
-    return float(times.user + times.system)
-
-
-def _pss_mib(pid: int) -> float:
-    """Proportional set size: memory shared by forked processes is counted once (proc(5), smaps_rollup)."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
-
-
-def _role(process: psutil.Process) -> str:
-    line = " ".join(process.cmdline())
-    roles = {"valkey": "redis", "supervisord": "supervisord", "keeper": "supervisord", "--only bridge": "bridge"}
-    more = {"-m tasks": "worker", "naive worker": "worker", "naive bridge": "bridge", "bench.plain": "plain"}
-    return next((role for part, role in {**roles, **more}.items() if part in line), "other")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Contestant (a): the same Flask under the same gunicorn, answering 202 to a JSON body, without Kafka."""
+"""Contestant (a): the same Flask under the same gunicorn, which returns 202 for a JSON body, without Kafka."""
 
 import orjson
 from flask import Flask, Response, request
 
-from bootstrap.serve import Server
-from tasks import settings
+from bootstrap.commands.serve import Gunicorn
+from tasks.config import settings
 
 
-class _Bare(Server):
+class _Bare(Gunicorn):
     def load(self) -> Flask:
         app = Flask(__name__)
 

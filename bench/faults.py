@@ -10,11 +10,14 @@ import psutil
 import psycopg2
 import redis
 
-from tests.world import ABSENT, Program, World
+from bench.victim import Victim
+from tests.programs import ABSENT, Program
+from tests.three_brokers import ThreeBrokers
+from tests.world import World
 
 
 class Pods:
-    """Two consumer pods, one with a Redis of its own, one with the shared one; restarted when they end."""
+    """Two consumer pods, one with its own Redis and one with the shared one; restarted when they end."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -24,19 +27,19 @@ class Pods:
         return self._world.start("consume", **({"redis_url": ABSENT} if number == 0 else {}))
 
     def process(self, pod: Program, part: str, child: bool = False) -> psutil.Process | None:
-        """A process of a pod by a part of its command line, or one of that one's children."""
+        """A process of a pod by a part of its command line, or a child of it."""
         with suppress(StopIteration, psutil.Error, IndexError):
             found = pod.child(part)
             return found.children()[0] if child else found
         return None
 
     def replace(self, number: int) -> None:
-        """SIGTERM, and a new one in its place."""
+        """Stop a pod with SIGTERM, and start a new one."""
         self.running[number].stop(60)
         self.running[number] = self._start(number)
 
     def mind(self) -> int:
-        """Restart what ended, as Kubernetes would; how many did."""
+        """Restart ended pods, as Kubernetes would; returns their number."""
         ended = [number for number, pod in enumerate(self.running) if pod.process.poll() is not None]
         for number in ended:
             self.running[number] = self._start(number)
@@ -58,15 +61,17 @@ def _frozen(processes: Sequence[psutil.Process | None]) -> Iterator[None]:
 
 
 class Faults:
-    """What can go wrong, each as a method without parameters that returns when the cause is over."""
+    """The faults, each a method without parameters that returns when the fault is over."""
 
-    def __init__(self, world: World, pods: Pods, chance: random.Random) -> None:
+    def __init__(self, world: World, pods: Pods, brokers: ThreeBrokers, victim: Victim, chance: random.Random) -> None:
         self._world = world
+        self._brokers = brokers
+        self._victim = victim
         self._pods = pods
         self._chance = chance
 
     def all(self) -> dict[str, Callable[[], None]]:
-        """Every fault by its name."""
+        """The faults by name."""
         return {
             "kill -9 a bridge": lambda: self._kill("--only bridge"),
             "kill -9 a worker process": lambda: self._kill("-m tasks", child=True),
@@ -83,8 +88,13 @@ class Faults:
             "PostgreSQL ends all connections": self._end_connections,
             "PostgreSQL read-only for 5 s, old sessions kept": self._read_only,
             "message locked for 90 s": self._lock_table,
-            "kill -9 Kafka": lambda: self._restart("kafka", 0),
-            "Kafka away for 10 s": lambda: self._restart("kafka", 10),
+            "kill -9 a broker": lambda: self._restart_brokers(1, 0),
+            "kill -9 two brokers": lambda: self._restart_brokers(2, 0),
+            "Kafka away for 10 s": lambda: self._restart_brokers(3, 10),
+            "the other topic is recreated": lambda: self._recreate(0),
+            "the other topic is gone for 10 s": lambda: self._recreate(10),
+            "the other topic's records are deleted unread": self._delete_unread,
+            "the other topic gets a partition": self._extend,
         }
 
     def _pod(self) -> Program:
@@ -106,6 +116,26 @@ class Faults:
         time.sleep(seconds)
         server.restart()
 
+    def _restart_brokers(self, count: int, seconds: float) -> None:
+        hit = self._chance.sample(sorted(self._brokers.servers), count)
+        self._brokers.kill(hit)
+        time.sleep(seconds)
+        self._brokers.restart(hit)
+
+    def _recreate(self, seconds: float) -> None:
+        with self._victim.changing():
+            self._world.delete_topic(self._victim.topic)
+            time.sleep(seconds)
+            self._world.create_topic(self._victim.topic)
+
+    def _delete_unread(self) -> None:
+        with _frozen([self._pods.process(pod, "--only bridge") for pod in self._pods.running]):
+            time.sleep(3)
+            self._world.delete_records(self._world.ends(self._victim.topic), self._victim.topic)
+
+    def _extend(self) -> None:
+        self._world.add_partitions(len(self._world.ends(self._victim.topic)) + 1, self._victim.topic)
+
     def _flush(self) -> None:
         with redis.Redis.from_url(self._world.variables["REDIS_URL"]) as server:
             server.flushall()
@@ -114,7 +144,7 @@ class Faults:
         self._world.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     def _read_only(self) -> None:
-        # As after a failover: sessions that began meanwhile stay read-only, and nothing ends them.
+        # As after a failover: sessions that began meanwhile stay read-only and are not ended.
         setting = "ALTER DATABASE {database} SET default_transaction_read_only"
         self._world.admin(f"{setting} = on")
         self._end_connections()
@@ -122,7 +152,7 @@ class Faults:
         self._world.admin(f"{setting} = off")
 
     def _lock_table(self) -> None:
-        # As CREATE INDEX does: longer than a batch may take, so that workers are killed while they wait.
+        # Like CREATE INDEX: longer than the deadline of a batch, so that workers are killed while they wait.
         connection = psycopg2.connect(self._world.variables["DATABASE_URL"])
         try:
             with connection.cursor() as cursor:

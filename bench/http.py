@@ -1,8 +1,7 @@
 """`make bench-http`: this API against the same Flask without Kafka, and its batches against the producer alone.
 
-Everything runs on this machine, the load generator beside it. Contestants take turns in each round, and the
-best round of each counts; ratios of one run mean more than their figures. Also prints the memory of a server
-that is flooded for some time.
+Everything runs on this machine, the load generator too. Contestants take turns in each round, and the best round of
+each counts; ratios within a run are more reliable than figures. It also prints the memory of an overloaded server.
 """
 
 import argparse
@@ -24,34 +23,36 @@ import psutil
 import requests
 
 from bench.messages import generate
-from bootstrap.stack import Stack, free_port
+from bootstrap.localstack.ports import free_port
+from bootstrap.localstack.stack import Stack
+from tests.programs import Program
 from tests.waiting import wait_until
-from tests.world import Program, World
+from tests.world import World
 
 _ROOT = Path(__file__).parent.parent
 _BATCH = 100
-_AHEAD = 2_000  # messages of the producer alone that wait for Kafka
+_AHEAD = 2_000  # messages in flight of the producer alone
 
 
 @dataclass
 class Run:
-    """What a load did: answers by status, and the seconds of each."""
+    """The result of a load: responses by status, and the seconds of each."""
 
     seconds: float = 0.0
     statuses: dict[int, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
 
     def rate(self) -> float:
-        """Requests answered 202 in a second."""
+        """Requests with status 202 a second."""
         return self.statuses.get(202, 0) / self.seconds
 
     def p99(self) -> float:
-        """Milliseconds that 99 of 100 answers took at most."""
+        """The 99th percentile of the duration, milliseconds."""
         return statistics.quantiles(self.latencies, n=100)[98] * 1000
 
 
 class Client:
-    """A lean HTTP client: a kept connection and requests made beforehand, so that it measures the server."""
+    """A lean HTTP client with one connection and prepared requests, so that it measures the server."""
 
     def __init__(self, port: int, path: str, bodies: list[bytes]) -> None:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
@@ -61,7 +62,7 @@ class Client:
         self._connection: socket.socket | None = None
 
     def send(self) -> int:
-        """Send the next request; the status of its answer, 0 when the connection broke."""
+        """Send the next request; returns the status, 0 if the connection broke."""
         try:
             if self._connection is None:
                 self._connection = socket.create_connection(("127.0.0.1", self._port), timeout=60)
@@ -73,7 +74,7 @@ class Client:
             return 0
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -100,9 +101,9 @@ class Client:
 
 
 def load(port: int, path: str, bodies: list[bytes], clients: int, seconds: float, rate: float | None = None) -> Run:
-    """Send for `seconds` from `clients` connections: as fast as answers come, or `rate` requests a second.
+    """Send for `seconds` from `clients` connections: as fast as possible, or `rate` requests a second.
 
-    With a rate, latency counts from when a request was due, so that waiting in line is not left out.
+    With a rate, latency counts from the time at which a request was due, so that queueing is included.
     """
     run, lock, end = Run(), threading.Lock(), time.perf_counter() + seconds
 
@@ -149,7 +150,7 @@ def _answers(port: int) -> bool:
 
 
 def _producer_alone(world: World, bodies: list[bytes], seconds: float) -> float:
-    from bridge.publisher import KafkaPublisher
+    from bridge.kafka.publisher import KafkaPublisher
 
     publisher = KafkaPublisher(world.settings())
     sent, end = 0, time.perf_counter() + seconds
@@ -158,7 +159,7 @@ def _producer_alone(world: World, bodies: list[bytes], seconds: float) -> float:
     while time.perf_counter() < end:
         waits += [publisher.send(world.topic, None, bodies[(sent + n) % len(bodies)], []) for n in range(_BATCH)]
         sent += _BATCH
-        while len(waits) > _AHEAD:  # so many are on their way, so that Kafka is never waited for idly
+        while len(waits) > _AHEAD:  # enough in flight that the producer never waits idly for Kafka
             waits.popleft()()
     for wait in waits:
         wait()

@@ -1,4 +1,4 @@
-"""The messages every contestant drains: JSON of about 250 bytes, mixed types. Their field `id` is data."""
+"""The messages that every contestant drains: JSON of about 250 bytes, mixed types. Their field `id` is data."""
 
 import random
 import uuid
@@ -12,7 +12,7 @@ _TYPES = ("order.created", "order.paid", "order.shipped", "cart.updated", "user.
 
 
 def generate(count: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """`count` pairs of key and value, the same ones for the same seed."""
+    """`count` pairs of key and value, the same for the same seed."""
     chance = random.Random(seed)
     for number in range(count):
         value = {
@@ -31,7 +31,7 @@ def generate(count: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def produce(brokers: str, topic: str, count: int, seed: int) -> None:
-    """Put the messages into a topic, spread over its partitions by key."""
+    """Produce the messages to a topic, distributed over its partitions by key."""
     producer = Producer(
         {"bootstrap.servers": brokers, "acks": "all", "linger.ms": 50, "queue.buffering.max.messages": 500_000}
     )

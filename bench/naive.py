@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from celery import Celery
 from celery.signals import setup_logging
 
-from bench.plain import _Announce
-from bridge import clients
-from tasks import database, envelope, settings, telemetry
-from tasks.envelope import Record
-from tasks.models import Message
+from bench.plain import Announcer
+from bridge.kafka import clients
+from bridge.kafka.types import Committed
+from tasks.config import settings
+from tasks.message import Record, decode
+from tasks.observability import events
+from tasks.store import connection
+from tasks.store.models import Message
 
 loaded = settings.load()
 app = Celery("naive", broker=loaded.redis_url)
@@ -20,11 +23,9 @@ app.conf.update(task_ignore_result=True, task_default_queue="naive")
 @app.task(name="naive.store")  # type: ignore[untyped-decorator]
 def store(topic: str, partition: int, offset: int, timestamp: int, key: str | None, value: str) -> None:
     """Insert one message."""
-    message = envelope.decode(
-        Record(topic, partition, offset, timestamp, key.encode() if key else None, value.encode(), ())
-    )
+    message = decode(Record(topic, partition, offset, timestamp, key.encode() if key else None, value.encode(), ()))
     now = datetime.now(UTC)
-    with database.database.connection_context():
+    with connection.database.connection_context():
         Message.insert(
             id=message.id.hex(),
             topic=topic,
@@ -36,28 +37,29 @@ def store(topic: str, partition: int, offset: int, timestamp: int, key: str | No
             key=message.key,
             payload=value,
         ).on_conflict_ignore().execute()
-    telemetry.emit("batch.stored", records=1)
+    events.emit("batch.stored", records=1)
 
 
 def main(role: str) -> None:
-    """Be the bridge (`bridge COUNT`) or the worker (`worker`)."""
-    telemetry.configure(loaded, role)
+    """Run the bridge (`bridge COUNT`) or the worker (`worker`)."""
+    events.configure(loaded, role)
     if role == "worker":
-        setup_logging.connect(lambda **_: telemetry.configure(loaded, role), weak=False)
-        database.configure(loaded.database_url, role, connections=1)
+        setup_logging.connect(lambda **_: events.configure(loaded, role), weak=False)
+        connection.configure(loaded.database_url, role, connections=1)
         app.worker_main(
             ["--quiet", "worker", "--concurrency", str(loaded.workers), "-Q", "naive", "--loglevel", "WARNING"]
         )
         return
-    consumer = clients.new_consumer(loaded, _Announce())
+    consumer = clients.new_consumer(loaded)
+    consumer.subscribe(loaded.kafka_topics, Announcer())
     left = int(sys.argv[2])
     while left > 0:
-        for records in consumer.poll(timeout_ms=100).values():
+        for partition, records in consumer.poll(timeout_ms=100).items():
             for record in records:
                 key = record.key.decode() if record.key else None
-                store.delay(record.topic, record.partition, record.offset, record.timestamp, key, record.value.decode())
+                store.delay(*partition, record.offset, record.timestamp, key, (record.value or b"").decode())
+            consumer.commit({partition: Committed(records[-1].offset + 1, "")})
             left -= len(records)
-        consumer.commit()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which records travel together: batches of one partition by count, bytes and age. Pure; takes the time as given."""
+"""Cuts records into batches of one partition, by count, bytes and age. Pure: the time is an argument."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,23 +7,23 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What a record must tell to be batched."""
+    """What batching needs of a record."""
 
     offset: int
-    serialized_key_size: int  # bytes; -1 for none
+    serialized_key_size: int  # bytes; -1 without a key
     serialized_value_size: int  # -1 for a tombstone
-    serialized_header_size: int  # of all names and values; -1 without
+    serialized_header_size: int  # all names and values; -1 without headers
 
 
 R = TypeVar("R", bound=Sized)
 P = TypeVar("P", bound=Hashable)
 _PARTS = [attrgetter(f"serialized_{part}_size") for part in ("key", "value", "header")]
-_RECORD_BYTES = 500  # of memory that a record takes beside these: tombstones wait too
+_RECORD_BYTES = 500  # memory of a record besides these: tombstones need memory, too
 
 
 @dataclass
 class _Waiting(Generic[R]):
-    """Records of one partition that are in no batch yet."""
+    """Records of one partition that are not in a batch yet."""
 
     since: float
     size: int = 0
@@ -43,7 +43,7 @@ class Batcher(Generic[P, R]):
         self._max_bytes = max_bytes
         self._linger = linger
         self._waiting: dict[P, _Waiting[R]] = {}
-        self._stopped: set[P] = set()
+        self._paused: set[P] = set()
 
     def add(self, polled: Mapping[P, Sequence[R]], now: float) -> None:
         """Take records as a poll returned them."""
@@ -57,11 +57,11 @@ class Batcher(Generic[P, R]):
     def cut(
         self, now: float, most: int, allowed: Callable[[P, list[R]], int] = lambda _, batch: len(batch)
     ) -> Iterator[tuple[P, list[R]]]:
-        """Up to `most` batches that are due, the longest waiting partition first.
+        """Up to `most` batches that are due, the partition that has waited longest first.
 
-        `allowed` says how many of a batch's first records may go now; none: the partition waits.
+        `allowed` returns how many of a batch's first records may be handed over now; with 0 the partition waits.
         """
-        for partition in sorted(self._waiting.keys() - self._stopped, key=lambda p: self._waiting[p].since):
+        for partition in sorted(self._waiting.keys() - self._paused, key=lambda p: self._waiting[p].since):
             while most > 0 and partition in self._waiting and self._due(self._waiting[partition], now):
                 batch = self._first(self._waiting[partition])
                 batch = batch[: allowed(partition, batch)]
@@ -72,32 +72,37 @@ class Batcher(Generic[P, R]):
                 yield partition, batch
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until the next batch is due, 0 if one is; None when nothing waits."""
-        going = [self._waiting[partition] for partition in self._waiting.keys() - self._stopped]
-        return min((0.0 if self._due(w, now) else w.since + self._linger - now for w in going), default=None)
+        """Seconds until the next batch is due, 0 if one is due; None if no records wait."""
+        active = [self._waiting[partition] for partition in self._waiting.keys() - self._paused]
+        return min((0.0 if self._due(w, now) else w.since + self._linger - now for w in active), default=None)
 
-    def stop(self, partition: P) -> None:
-        """Cut nothing more of a partition; what waits, waits."""
-        self._stopped.add(partition)
+    def pause(self, partition: P) -> None:
+        """Cut no batches of a partition until it is resumed; its records keep waiting."""
+        self._paused.add(partition)
 
-    def go_on(self, partition: P) -> None:
-        """Cut a stopped partition again."""
-        self._stopped.discard(partition)
+    def resume(self, partition: P) -> None:
+        """Cut batches of a paused partition again."""
+        self._paused.discard(partition)
+
+    def clear(self, partition: P) -> int:
+        """Forget the waiting records of a partition; returns how many there were."""
+        waiting = self._waiting.pop(partition, None)
+        return 0 if waiting is None else len(waiting.records)
 
     def drop(self, partition: P) -> None:
-        """Forget a partition that was taken from us."""
-        self._waiting.pop(partition, None)
-        self._stopped.discard(partition)
+        """Forget a revoked partition."""
+        self.clear(partition)
+        self._paused.discard(partition)
 
     def first(self, partition: P) -> int | None:
-        """The offset of the first record of a partition that waits; None when none does."""
+        """The offset of the first waiting record of a partition; None if none waits."""
         waiting = self._waiting.get(partition)
         return waiting.records[0].offset if waiting is not None else None
 
     def size(self) -> int:
-        """About how many bytes of memory wait and may go."""
-        going = [self._waiting[partition] for partition in self._waiting.keys() - self._stopped]
-        return sum(waiting.size + _RECORD_BYTES * len(waiting.records) for waiting in going)
+        """About how many bytes of memory the waiting records use, without those of paused partitions."""
+        active = [self._waiting[partition] for partition in self._waiting.keys() - self._paused]
+        return sum(waiting.size + _RECORD_BYTES * len(waiting.records) for waiting in active)
 
     def __len__(self) -> int:
         return sum(len(waiting.records) for waiting in self._waiting.values())
@@ -123,5 +128,5 @@ class Batcher(Generic[P, R]):
 
 
 def _size(records: Sequence[Sized]) -> int:
-    """Bytes of keys, values and headers. Summed by part: this runs three times for each record there is."""
+    """Bytes of keys, values and headers. Summed by part, because this runs three times for each record."""
     return sum(sum(map(part, records)) for part in _PARTS)

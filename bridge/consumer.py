@@ -1,149 +1,137 @@
 """The bridge: reads partitions, hands batches to Celery, commits what PostgreSQL has.
 
-The loop only carries things from one part to the next. What is decided is decided in `batches`
-(what travels together), `progress` (what may be committed) and `retries` (what happens to failures).
+The loop only moves things from one part to the next. The decisions are made in `batches` (what travels together),
+`progress` (what may be committed) and `retries` (what happens to failures).
 """
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Collection
-from types import FrameType
 from typing import Any
 
-from celery import Celery
-from kafka import ConsumerRebalanceListener, KafkaConsumer
-from kafka.errors import KafkaError
-from kafka.structs import TopicPartition
-
-from bridge import measures
+from bridge import gauges
+from bridge.backpressure import Backpressure, reason
 from bridge.batches import Batcher
-from bridge.clients import new_consumer, offsets, wait_for_brokers
-from bridge.ends import Ends
+from bridge.committer import Committer
 from bridge.handover import Flight, Handover
-from bridge.holding import Holding, Reason
+from bridge.kafka.topic_watch import TopicWatch
+from bridge.kafka.types import ConsumedRecord, Consumer, TopicPartition, names
 from bridge.ordering import Ordering
 from bridge.progress import Progress
+from bridge.quarantine import Quarantine
 from bridge.reporter import Reporter
-from bridge.retries import verdict
-from bridge.stops import Stops
+from bridge.retries import decide
+from bridge.stop_signal import StopSignal
+from bridge.topic_changes import TopicChanges
 from bridge.watchdog import Watchdog
-from tasks import telemetry
-from tasks.claims import Result
-from tasks.errors import EXIT_OK
-from tasks.settings import Settings
+from tasks.claim_check import Result
+from tasks.config.settings import Settings
+from tasks.observability import events
 
-_COMMIT_SECONDS = 0.2
 _STATUS_SECONDS = 0.5
-_REVOKE_SECONDS = 5.0  # batches of lost partitions may finish for so long; others wait for us meanwhile
-_DRAIN_SECONDS = 15.0  # within the 25 s a pod has to end
-_END_SECONDS = _DRAIN_SECONDS + 2
+DRAIN_SECONDS = 15.0  # a pod has 25 s to stop
 _SHORT_WAIT_SECONDS = 0.05
-_PAUSE_AFTER_SECONDS = 10.0  # not polling is cheap, but Kafka takes partitions from who never polls
+_PAUSE_AFTER_SECONDS = 10.0  # not polling costs nothing, but Kafka revokes the partitions of a member that never polls
 
 
-class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the consumer group. `run` returns after SIGTERM or SIGINT, when all is committed."""
+class Bridge:
+    """One member of the consumer group. `run` returns after a stop signal, when everything stored is committed."""
 
-    def __init__(self, settings: Settings, app: Celery) -> None:
+    def __init__(self, settings: Settings, handover: Handover, consumer: Consumer, stop: StopSignal) -> None:
         self._settings = settings
-        self._handover = Handover(settings, app)
-        self._batcher: Batcher[TopicPartition, Any] = Batcher(
+        self._consumer = consumer
+        self._stop = stop
+        self._handover = handover
+        self._batcher: Batcher[TopicPartition, ConsumedRecord] = Batcher(
             settings.batch_records, settings.batch_bytes, settings.linger_ms / 1000
         )
         self._progress: Progress[TopicPartition] = Progress()
         self._ordering: Ordering[TopicPartition] = Ordering(settings.ordering)
-        self._holding = Holding()
-        self._status: dict[str, Any] = {}  # for the two threads, which must not look at what changes
+        self._backpressure = Backpressure()
+        self._status: dict[str, Any] = {}  # a snapshot for the threads, which must not read what the loop changes
         self._reporter = Reporter(settings, lambda: self._status)
-        self._stops = Stops(settings, self._batcher, self._reporter)
-        self._ends = Ends(settings)
-        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status, self._ends.silent)
+        self._topic_watch = TopicWatch(settings)
+        self._topic_changes = TopicChanges(
+            settings.kafka_topics, self._topic_watch, consumer, self._batcher, self._progress, self._reporter.lose
+        )
+        self._committer = Committer(consumer, self._progress, self._topic_changes.to_commit)
+        self._quarantine = Quarantine(settings, consumer, self._batcher, self._reporter)
+        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status, self._topic_watch.is_silent)
+        self._gauges = gauges.Gauges(consumer, self._topic_watch, self._handover, self._batcher)
         self._paused = False
-        self._consumer: KafkaConsumer = None
-        self._stopping = False
-        self._next_commit = self._next_status = 0.0
+        self._next_status = 0.0
 
     def run(self) -> None:
-        """Work until told to stop, then let batches in flight finish and commit them."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        self._consumer = wait_for_brokers(lambda: new_consumer(self._settings, self), self._waiting_for_kafka)
-        self._gauges = measures.Gauges(self._consumer, self._ends, self._handover, self._batcher)
-        self._reporter.start()
-        self._watchdog.start()
-        self._ends.start()
-        while not self._stopping:
+        """Work until the stop signal, then let batches in flight finish and commit them."""
+        self._consumer.subscribe(self._settings.kafka_topics, self)
+        threads = (self._reporter, self._watchdog, self._topic_watch)
+        for thread in threads:
+            thread.start()
+        while not self._stop.requested:
             self._turn()
         self._drain()
-        self._reporter.end()
-        self._consumer.close(autocommit=False)
+        # The watchdog stops first, because the loop does not turn any more; the consumer closes last, because
+        # closing gives the partitions to other members, which must find everything committed.
+        for thread in (self._watchdog, self._topic_watch, self._reporter):
+            thread.stop()
+        self._consumer.close()
 
     def _turn(self) -> None:
         """Results in, batches out, offsets to Kafka, records in. Everything the bridge does, in order."""
         self._take_results(0)
         self._hand_over()
-        self._commit()
-        self._stops.turn(self._consumer, time.monotonic())
-        if self._must_hold():
-            self._hold()
+        self._committer.commit_due(time.monotonic())
+        self._quarantine.update(time.monotonic())
+        if self._must_not_read():
+            self._wait_for_results()
         else:
             self._read()
-        self._tell()
+        self._publish_status()
 
     def _read(self) -> None:
         if self._paused:
             self._paused = False
-            self._consumer.resume(*(self._consumer.paused() - self._stops.partitions))
+            self._consumer.resume(self._consumer.paused() - self._quarantine.partitions)
         now = time.monotonic()
         due = self._batcher.due_in(now)
-        idle = 0.1 if not len(self._handover) else 0.01  # with batches in flight, their results come soon
-        # What is due already waits for its order, so for a result; it must not make the loop spin.
+        idle = 0.1 if not len(self._handover) else 0.01  # results of batches in flight arrive soon
+        # A batch that is due already waits for its order, that is for a result; it must not make the loop spin.
         timeout = idle if due is None else min(idle, max(due, 0.005))
-        polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=self._settings.batch_records)
+        self._poll(int(timeout * 1000))
+
+    def _poll(self, timeout_ms: int) -> None:
+        polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=self._settings.batch_records)
         if polled:
-            measures.consumed(polled)
-            self._batcher.add(polled, time.monotonic())
+            now = time.monotonic()
+            gauges.consumed(polled)
+            self._topic_changes.read(polled, now)
+            self._batcher.add(polled, now)
 
-    def _must_hold(self) -> bool:
+    def _must_not_read(self) -> bool:
+        self._backpressure.update(reason(self._settings, self._handover, self._batcher.size()), time.monotonic())
+        return self._backpressure.reason is not None
+
+    def _wait_for_results(self) -> None:
+        """Read nothing for a moment. A short wait just does not poll; a long one pauses and keeps the membership."""
         now = time.monotonic()
-        self._holding.turn(self._reason_to_hold(), now)
-        return self._holding.reason is not None
-
-    def _reason_to_hold(self) -> Reason | None:
-        settings, handover = self._settings, self._handover
-        if not handover.available:
-            return "redis_away"
-        if len(handover) >= settings.in_flight:
-            return "database_away" if handover.failure() else "in_flight_full"
-        if handover.size() >= settings.in_flight_bytes:
-            return "bytes_full"
-        return "ordering" if self._batcher.size() >= settings.in_flight_bytes else None
-
-    def _hold(self) -> None:
-        """Read nothing for a moment: short waits just do not poll, long ones pause and keep the membership."""
-        now = time.monotonic()
-        if now - self._holding.since > _PAUSE_AFTER_SECONDS:
+        if now - self._backpressure.since > _PAUSE_AFTER_SECONDS:
             if not self._paused:
-                telemetry.emit("partitions.paused", reason=self._holding.reason)
+                events.emit("partitions.paused", reason=self._backpressure.reason)
             self._paused = True
-            self._consumer.pause(*self._consumer.assignment())
-            self._batcher.add(self._consumer.poll(timeout_ms=0), now)
+            self._consumer.pause(self._consumer.assignment())
+            self._poll(0)
         self._take_results(_SHORT_WAIT_SECONDS)
 
     def _hand_over(self) -> None:
         now = time.monotonic()
-        room = self._settings.in_flight - len(self._handover)
-        for partition, records in self._batcher.cut(now, room, self._ordering.allowed):
+        free = self._settings.in_flight - len(self._handover)
+        for partition, records in self._batcher.cut(now, free, self._ordering.allowed):
             claim = self._handover.start(partition, records, now)
             self._progress.handed_over(partition, claim.batch, claim.last_offset + 1)
             self._ordering.handed_over(partition, claim.batch, records)
-        self._handover.turn(now)
+        self._handover.deliver_due(now)
 
     def _take_results(self, wait_seconds: float) -> None:
-        now = time.monotonic()
-        for result in self._handover.results(wait_seconds, now):
+        for result in self._handover.results(wait_seconds, time.monotonic()):
             self._take(result, time.monotonic())
 
     def _take(self, result: Result, now: float) -> None:
@@ -151,30 +139,33 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
         if flight is None:
             return
         flight.kills += result.outcome == "killed"
-        match verdict(result, flight.claim.records, flight.kills):
+        match decide(result, flight.claim.records, flight.kills):
             case "done":
                 self._stored(flight, result, now)
-            case "again":
-                self._handover.again(flight, result.reason, now)
+            case "retry":
+                self._handover.retry(flight, result.reason, now)
             case "split":
-                telemetry.emit("batch.split", **flight.claim.place(), reason=result.reason)
-                parts = self._handover.split(flight, now, in_order=self._ordering.kind != "none")
-                ends = [(part.batch, part.last_offset + 1) for part in parts]
-                self._progress.split(flight.partition, result.batch, ends)
-                self._ordering.split(flight.partition, result.batch, [part.batch for part in parts])
-            case "bury":
-                self._handover.bury(flight, result.reason, now)
+                self._split(flight, result, now)
+            case "dead_letter":
+                self._handover.dead_letter(flight, result.reason, now)
 
     def _stored(self, flight: Flight, result: Result, now: float) -> None:
-        measures.stored(flight, now)
+        gauges.stored(flight, now)
         self._handover.drop(flight)
         self._progress.stored(flight.partition, result.batch)
         self._ordering.done(flight.partition, result.batch)
         self._watchdog.progressed_at = now
-        self._stops.count(self._consumer, flight.partition, flight.claim.records, result.counted)
+        self._quarantine.count(flight.partition, flight.claim.records, result.counted)
 
-    def _tell(self) -> None:
-        """Keep watchdog, reporter and log up to date."""
+    def _split(self, flight: Flight, result: Result, now: float) -> None:
+        events.emit("batch.split", **flight.claim.place(), reason=result.reason)
+        parts = self._handover.split(flight, now, in_order=self._ordering.kind != "none")
+        next_offsets = [(part.batch, part.last_offset + 1) for part in parts]
+        self._progress.split(flight.partition, result.batch, next_offsets)
+        self._ordering.split(flight.partition, result.batch, [part.batch for part in parts])
+
+    def _publish_status(self) -> None:
+        """Update what watchdog, reporter, metrics and log show."""
         now = time.monotonic()
         self._watchdog.turned_at = now
         waiting = len(self._handover) or self._batcher.due_in(now) is not None
@@ -182,109 +173,73 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             self._watchdog.progressed_at = now
         if now >= self._next_status:
             self._next_status = now + _STATUS_SECONDS
-            self._status = self._state(now)
-            self._gauges.tell(self._holding, self._stops, now)
-        news = self._holding.news(now)
-        if news == (None,):
-            telemetry.emit("bridge.reading")
-        elif news is not None:
-            telemetry.emit("bridge.holding", reason=news[0], failure=self._handover.failure())
+            self._topic_changes.update(self._backpressure.reason is None, now)
+            self._status = self._snapshot(now)
+            self._gauges.update(self._backpressure, self._quarantine, now)
+        if self._backpressure.changed(now):
+            if self._backpressure.reported is None:
+                events.emit("bridge.resumed")
+            else:
+                failure = self._handover.failure()
+                events.emit("bridge.backpressure", reason=self._backpressure.reported, failure=failure)
 
     def _undelivered(self) -> bool:
-        """Whether Kafka has records of ours that its client has not handed us."""
-        return self._ends.undelivered(self._consumer, self._consumer.assignment() - self._stops.partitions)
+        """Whether Kafka has records for us that its client has not returned."""
+        return self._topic_watch.undelivered(self._consumer, self._consumer.assignment() - self._quarantine.partitions)
 
-    def _state(self, now: float) -> dict[str, Any]:
-        """All that is worth knowing of this bridge."""
-        held = self._holding.seconds(now) | self._stops.holding.seconds(now)
+    def _snapshot(self, now: float) -> dict[str, Any]:
+        """The status of this bridge, as /health/ready shows it."""
+        spent = self._backpressure.seconds(now) | self._quarantine.backpressure.seconds(now)
         return {
-            "holding": self._holding.reason,
-            "held_seconds": {reason: round(seconds, 1) for reason, seconds in held.items()},
+            "backpressure": self._backpressure.reason,
+            "backpressure_seconds": {reason: round(seconds, 1) for reason, seconds in spent.items()},
             "failure": self._handover.failure(),
             "in_flight": len(self._handover),
             "in_flight_bytes": self._handover.size(),
             "waiting": len(self._batcher),
             "undelivered": self._undelivered(),
-            "partitions": _names(self._consumer.assignment()),
-            "stopped": _names(self._stops.partitions),
+            "partitions": names(self._consumer.assignment()),
+            "quarantined": names(self._quarantine.partitions),
         }
-
-    def _commit(self) -> None:
-        now = time.monotonic()
-        if now < self._next_commit:
-            return
-        self._next_commit = now + _COMMIT_SECONDS
-        positions = self._progress.to_commit()
-        if positions:
-            self._consumer.commit_async(offsets(positions), callback=self._on_committed)
-
-    def _on_committed(self, requested: dict[TopicPartition, Any], response: Any) -> None:
-        if isinstance(response, Exception):
-            telemetry.emit("offset.refused", reason=str(response))
-            return
-        for partition, position in requested.items():
-            self._progress.committed(partition, position.offset)
-            telemetry.emit(
-                "offset.committed", topic=partition.topic, partition=partition.partition, offset=position.offset
-            )
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Called by the client in a poll, before the first record of `assigned`."""
-        telemetry.emit("partitions.assigned", partitions=_names(assigned))
-        self._stops.apply(self._consumer, self._stops.partitions)  # those of them that are stopped stay so
+        events.emit("partitions.assigned", partitions=names(assigned))
+        now = time.monotonic()
+        for partition in assigned:
+            self._topic_changes.assigned(partition, now)
+        self._topic_watch.watch(self._consumer.assignment())
+        self._quarantine.apply(self._quarantine.partitions)
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Called by the client in a poll: let what is in flight finish for a while, commit it, forget the rest."""
+        """Called by the client in a poll: commit what is stored; the next bridge reads the rest again.
+
+        It waits for nothing, because all partitions of this bridge would wait.
+        """
         if not revoked:
             return
+        began = time.monotonic()
         for partition in revoked:
             self._batcher.drop(partition)
-        deadline = time.monotonic() + _REVOKE_SECONDS
-        while self._handover.of(revoked) and self._handover.available and time.monotonic() < deadline:
-            self._take_results(_SHORT_WAIT_SECONDS)
-            self._handover.turn(time.monotonic())
-        positions = {p: offset for p, offset in self._progress.to_commit().items() if p in revoked}
-        if positions:
-            self._commit_now(positions)
+        self._take_results(0)
+        self._committer.commit_revoked(set(revoked))
         left = self._handover.of(revoked)
         for flight in left:
             self._handover.drop(flight)
         for partition in revoked:
             self._progress.forget(partition)
             self._ordering.forget(partition)
-            self._stops.forget(partition)
-        telemetry.emit("partitions.revoked", partitions=_names(revoked), batches_left=len(left))
-
-    def _commit_now(self, positions: dict[TopicPartition, int]) -> None:
-        try:
-            self._consumer.commit(offsets(positions))
-        except KafkaError as error:
-            # Whoever reads these records next stores them again, which changes nothing.
-            telemetry.emit("offset.refused", reason=str(error))
+            self._quarantine.forget(partition)
+            self._topic_changes.forget(partition)
+        took = round((time.monotonic() - began) * 1000)
+        events.emit("partitions.revoked", partitions=names(revoked), batches_left=len(left), milliseconds=took)
 
     def _drain(self) -> None:
-        """Finish what was handed over; what only waits in memory is read again by the next bridge."""
-        telemetry.emit("process.stopping", in_flight=len(self._handover), unread=len(self._batcher))
-        deadline = time.monotonic() + _DRAIN_SECONDS
+        """Finish the batches in flight; records that wait in memory are read again by the next bridge."""
+        events.emit("process.stopping", in_flight=len(self._handover), unread=len(self._batcher))
+        deadline = time.monotonic() + DRAIN_SECONDS
         while len(self._handover) and time.monotonic() < deadline:
             self._take_results(_SHORT_WAIT_SECONDS)
-            self._handover.turn(time.monotonic())
-            self._tell()
-        positions = self._progress.to_commit()
-        if positions:
-            self._commit_now(positions)
-
-    def _waiting_for_kafka(self, reason: str) -> bool:
-        telemetry.emit("service.unavailable", service="kafka", reason=reason)
-        return not self._stopping
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
-        # Kafka's client waits without end for a broker that is away; what is not committed is read again.
-        end = threading.Timer(_END_SECONDS, os._exit, [EXIT_OK])
-        end.daemon = True
-        end.start()
-
-
-def _names(partitions: Collection[TopicPartition]) -> list[str]:
-    return sorted(f"{p.topic}/{p.partition}" for p in partitions)
+            self._handover.deliver_due(time.monotonic())
+            self._publish_status()
+        self._committer.commit_all()

@@ -1,54 +1,52 @@
-"""Hands batches to Celery through Redis, and again until each is stored: Redis may lose everything, any time."""
+"""Hands batches to Celery through Redis, and redelivers them until they are stored: Redis may lose everything."""
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import redis
-from celery import Celery
-from kafka.structs import TopicPartition
 from kombu.exceptions import OperationalError
 
 from bridge import retries
-from tasks import claims, metrics, persist, telemetry, traces
-from tasks.claims import Claim, ClaimDesk, Result
-from tasks.settings import Settings
+from bridge.kafka.types import ConsumedRecord, TopicPartition
+from tasks import claim_check, claim_store
+from tasks.claim_check import Claim, ClaimStore, Result
+from tasks.observability import events, metrics, traces
 
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
-_UNTAKEN_SECONDS = 8.0  # a batch no worker took for so long went with a worker that had reserved it
-# The worker's own limit runs from when it took the batch, and has to come first: it knows what took so long.
+_UNTAKEN_SECONDS = 8.0  # a batch that no worker took by then was lost with a worker that had reserved it
+# The worker's own time limit starts when it takes the batch, and must end first: the worker knows what took so long.
 _GRACE_SECONDS = _UNTAKEN_SECONDS + 4
 
 
 @dataclass
 class Flight:
-    """A batch that is not stored yet. `due` is when it is handed over (again)."""
+    """A batch that is not stored yet. `due` is when it is handed over or redelivered."""
 
     partition: TopicPartition
     claim: Claim
     packed: bytes
     due: float
-    contexts: Sequence[str] = ()  # of its messages' traces
-    after: str | None = None  # the batch that has to be stored before, where order counts
-    handed_at: float | None = None  # None while it waits to be handed over (again)
-    kills: int = 0  # workers it ended
-    failure: str = ""  # why it was not stored when it was last tried
+    contexts: Sequence[str] = ()  # trace contexts of its messages
+    after: str | None = None  # the batch that must be stored first, where order matters
+    handed_at: float | None = None  # None while it waits for its delivery
+    kills: int = 0  # workers it killed
+    failure: str = ""  # why the last attempt failed
 
 
 class Handover:
-    """The batches in flight, at most as many as the bridge starts; none is dropped before it is stored.
+    """The batches in flight: those that the bridge starts; none is dropped before it is stored.
 
-    `available` is False while Redis is away; then nothing is handed over or read, and nothing is lost.
+    `available` is False while Redis is away; nothing is handed over or read then, and nothing is lost.
     """
 
-    def __init__(self, settings: Settings, app: Celery) -> None:
-        assert settings.redis_url is not None
-        self._desk = ClaimDesk(settings.redis_url)
-        self._task = app.tasks[persist.NAME]
-        self._deadline_seconds = settings.batch_deadline_seconds + _GRACE_SECONDS
+    def __init__(self, claims: ClaimStore, enqueue: Callable[[Claim], None], batch_deadline_seconds: float) -> None:
+        """`enqueue` sends the Celery task of a claim, and raises OperationalError while Redis is unavailable."""
+        self._claims = claims
+        self._enqueue = enqueue
+        self._deadline_seconds = batch_deadline_seconds + _GRACE_SECONDS
         self._reply_to = f"backend:results:{uuid.uuid4()}"
         self._flights: dict[str, Flight] = {}
         self._next_watch = 0.0
@@ -63,25 +61,26 @@ class Handover:
         return sum(len(flight.packed) for flight in self._flights.values())
 
     def failure(self) -> str:
-        """Why batches are not stored at the moment; empty when nothing is known to be wrong."""
+        """Why batches are not being stored; empty if no attempt has failed."""
         return next((flight.failure for flight in self._flights.values() if flight.failure), "")
 
     def attempts(self) -> dict[str, int]:
-        """The batches in flight with the number of times each was handed over, for the log."""
+        """The batches in flight with their attempts, for the log."""
         return {flight.claim.batch: flight.claim.attempt for flight in self._flights.values()}
 
-    def start(self, partition: TopicPartition, records: Sequence[Any], now: float) -> Claim:
-        """Take a batch of records; `turn` hands it over."""
+    def start(self, partition: TopicPartition, records: Sequence[ConsumedRecord], now: float) -> Claim:
+        """Start a batch; `deliver_due` hands it over."""
         claim = self._claim(partition, records[0].offset, records[-1].offset, len(records))
-        self._flights[claim.batch] = Flight(partition, claim, claims.pack(records), now, traces.contexts(records))
+        self._flights[claim.batch] = Flight(partition, claim, claim_check.pack(records), now, traces.contexts(records))
         return claim
 
-    def turn(self, now: float) -> None:
-        """Hand over what is due: new batches, failed ones after their back-off, those past their deadline."""
+    def deliver_due(self, now: float) -> None:
+        """Hand over new batches; redeliver failed ones after their back-off and those past their deadline."""
         if not self.available and now < self._retry_at:
             return
         try:
-            if now >= self._next_watch or not self.available:  # away, this also asks whether it is back
+            # While Redis is away, this also checks whether it is back.
+            if now >= self._next_watch or not self.available:
                 self._next_watch = now + _WATCH_SECONDS
                 self._find_lost(now)
             for flight in self._flights.values():
@@ -92,41 +91,41 @@ class Handover:
             self._away(error, now)
 
     def results(self, wait_seconds: float, now: float) -> list[Result]:
-        """What workers reported; waits up to `wait_seconds` for a first one."""
+        """What workers reported; waits up to `wait_seconds` for the first result."""
         if not self.available:
             time.sleep(wait_seconds)
             return []
         try:
-            return self._desk.results(self._reply_to, wait_seconds)
+            return self._claims.results(self._reply_to, wait_seconds)
         except _AWAY as error:
             self._away(error, now)
             return []
 
     def flight(self, result: Result) -> Flight | None:
-        """The batch that a result speaks of, unless it is stored or forgotten, or a failure of an older attempt."""
+        """The batch of a result; None if it is stored or dropped, or if the result is a failure of an older attempt."""
         flight = self._flights.get(result.batch)
         if flight is None or (result.outcome != "stored" and result.attempt != flight.claim.attempt):
             return None
         return flight
 
-    def again(self, flight: Flight, reason: str, now: float) -> None:
-        """Hand a failed batch over once more, after its back-off."""
+    def retry(self, flight: Flight, reason: str, now: float) -> None:
+        """Redeliver a failed batch after its back-off."""
         flight.due = now + retries.backoff(flight.claim.attempt)
         flight.failure = reason
         flight.handed_at = None
 
-    def bury(self, flight: Flight, reason: str, now: float) -> None:
-        """Have the only record of a batch written to dead_letter, undecoded."""
-        flight.claim = replace(flight.claim, bury=reason)
-        self.again(flight, reason, now)
+    def dead_letter(self, flight: Flight, reason: str, now: float) -> None:
+        """Have the only record of a batch stored as a dead letter, without decoding it."""
+        flight.claim = replace(flight.claim, dead_letter_reason=reason)
+        self.retry(flight, reason, now)
 
     def split(self, flight: Flight, now: float, in_order: bool) -> list[Claim]:
         """Replace a batch by its halves, the second to be stored after the first if `in_order`."""
         parts: list[Claim] = []
-        for records in claims.halves(flight.claim, flight.packed):
+        for records in claim_check.halves(flight.claim, flight.packed):
             claim = self._claim(flight.partition, records[0].offset, records[-1].offset, len(records))
             after = parts[-1].batch if parts and in_order else flight.after
-            packed, contexts = claims.pack(records), traces.contexts(records)
+            packed, contexts = claim_check.pack(records), traces.contexts(records)
             self._flights[claim.batch] = Flight(flight.partition, claim, packed, now, contexts, after)
             parts.append(claim)
         for other in self._flights.values():
@@ -136,13 +135,13 @@ class Handover:
         return parts
 
     def drop(self, flight: Flight) -> None:
-        """Forget a batch: it is stored, or no longer ours."""
+        """Forget a batch: it is stored, or its partition was revoked."""
         del self._flights[flight.claim.batch]
 
     def of(self, partitions: Iterable[TopicPartition]) -> list[Flight]:
         """The batches in flight of some partitions."""
-        wanted = set(partitions)
-        return [flight for flight in self._flights.values() if flight.partition in wanted]
+        selected = set(partitions)
+        return [flight for flight in self._flights.values() if flight.partition in selected]
 
     def _claim(self, partition: TopicPartition, first: int, last: int, records: int) -> Claim:
         return Claim(
@@ -159,38 +158,38 @@ class Handover:
     def _hand_over(self, flight: Flight, now: float) -> None:
         previous, claim = flight.claim, replace(flight.claim, attempt=flight.claim.attempt + 1)
         if previous.attempt:
-            self._desk.discard(previous)  # a task that still carries the old claim finds nothing to do
+            self._claims.discard(previous)  # a task that still carries the old claim finds no records
         with traces.handing_over(claim.topic, claim.records, claim.attempt, flight.contexts) as context:
             claim = replace(claim, traceparent=context)
-            self._desk.deposit(claim, flight.packed)
-            self._task.apply_async(args=(claim.fields(),), retry=False)
+            self._claims.put(claim, flight.packed)
+            self._enqueue(claim)
         flight.claim = claim
         flight.due = now + self._deadline_seconds
         flight.handed_at = now
-        (metrics.HANDED_OVER_AGAIN if previous.attempt else metrics.HANDED_OVER).add(1, claim.topic)
-        telemetry.emit("batch.handed_over_again" if previous.attempt else "batch.handed_over", **claim.place())
+        (metrics.REDELIVERED_BATCHES if previous.attempt else metrics.HANDED_OVER).add(1, claim.topic)
+        events.emit("batch.redelivered" if previous.attempt else "batch.handed_over", **claim.place())
 
     def _find_lost(self, now: float) -> None:
         """Make batches due whose records or worker are lost, and those that no worker takes.
 
-        A stored batch's records are gone too, so results are read first.
+        The records of a stored batch are gone, too, so its result must have been read first.
         """
-        handed = [flight for flight in self._flights.values() if flight.handed_at is not None]
-        where = self._desk.whereabouts([flight.claim for flight in handed])
-        if self._desk.unread(self._reply_to):
-            return  # results are waiting: look again when they are read
-        for flight, whereabouts in zip(handed, where, strict=True):
-            untaken = whereabouts == "waiting" and now - (flight.handed_at or now) > _UNTAKEN_SECONDS
-            if whereabouts == "lost" or untaken:
+        delivered = [flight for flight in self._flights.values() if flight.handed_at is not None]
+        statuses = self._claims.status([flight.claim for flight in delivered])
+        if self._claims.length(self._reply_to):
+            return  # results are waiting: check again when they are read
+        for flight, status in zip(delivered, statuses, strict=True):
+            waited = 0.0 if flight.handed_at is None else now - flight.handed_at
+            if status == "lost" or (status == "waiting" and waited > _UNTAKEN_SECONDS):
                 flight.due = now
 
     def _away(self, error: Exception, now: float) -> None:
         self._retry_at = now + 0.5
         if self.available:
             self.available = False
-            telemetry.emit("service.unavailable", service="redis", reason=claims.explain(error))
+            events.emit("service.unavailable", service="redis", reason=claim_store.explain(error))
 
     def _back(self) -> None:
         if not self.available:
             self.available = True
-            telemetry.emit("service.available", service="redis")
+            events.emit("service.available", service="redis")

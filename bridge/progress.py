@@ -20,11 +20,11 @@ class Progress(Generic[P]):
         self._committed: dict[P, int] = {}
 
     def handed_over(self, partition: P, batch: str, next_offset: int) -> None:
-        """`batch` reaches up to, but not including, `next_offset`; gaps below it hold no record."""
+        """Add a batch that ends before `next_offset`; gaps between batches contain no records."""
         self._open.setdefault(partition, OrderedDict())[batch] = (next_offset, False)
 
     def stored(self, partition: P, batch: str) -> None:
-        """`batch` is in PostgreSQL. One that is unknown, or was stored before, changes nothing."""
+        """Record that `batch` is in PostgreSQL. An unknown or stored batch changes nothing."""
         batches = self._open.get(partition)
         if batches is None or batch not in batches:
             return
@@ -37,7 +37,9 @@ class Progress(Generic[P]):
             self._committable[partition] = next_offset
 
     def split(self, partition: P, batch: str, parts: list[tuple[str, int]]) -> None:
-        """Replace an open batch by `parts` (batch, next offset) in its place."""
+        """Replace an open batch by `parts` (batch, next offset) in its place. An unknown batch changes nothing."""
+        if batch not in self._open.get(partition, ()):
+            return
         replaced: OrderedDict[str, tuple[int, bool]] = OrderedDict()
         for name, state in self._open[partition].items():
             if name == batch:
@@ -46,20 +48,25 @@ class Progress(Generic[P]):
                 replaced[name] = state
         self._open[partition] = replaced
 
+    def reached(self, partition: P, offset: int) -> None:
+        """Record that all records below `offset` were handed over; ignored while a batch is open."""
+        if not self._open.get(partition) and offset > self._committable.get(partition, -1):
+            self._committable[partition] = offset
+
     def to_commit(self) -> dict[P, int]:
-        """Offsets that may be committed and are not yet."""
+        """The offsets that may be committed and are not yet."""
         return {p: offset for p, offset in self._committable.items() if self._committed.get(p) != offset}
 
     def committed(self, partition: P, offset: int) -> None:
-        """Kafka keeps `offset`. Ignored for a partition we no longer have."""
+        """Record that Kafka has committed `offset`. Ignored for a revoked partition."""
         if partition in self._committable:
             self._committed[partition] = offset
 
     def forget(self, partition: P) -> None:
-        """The partition is no longer ours: nothing of it may be committed."""
+        """Forget a revoked partition: none of its offsets may be committed."""
         for kept in (self._open, self._committable, self._committed):
             kept.pop(partition, None)
 
     def open_batches(self, partition: P) -> int:
-        """How many batches of the partition are not stored yet, or wait for an earlier one."""
+        """The number of batches of the partition that are not stored yet, or wait for an earlier one."""
         return len(self._open.get(partition, ()))

@@ -1,27 +1,30 @@
-"""Tells PostgreSQL how this bridge does, and learns which partitions are stopped, in a thread of its own.
+"""Writes the status of this bridge to PostgreSQL, and reads which partitions are quarantined, in a thread of its own.
 
-The loop must never wait for PostgreSQL, which only its workers need.
+The loop must never wait for PostgreSQL, which only the workers need.
 """
 
 import contextlib
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import peewee
 import psycopg2
-from kafka.structs import TopicPartition
 
-from tasks import bridges, telemetry
-from tasks.database import database
-from tasks.schema_watch import SchemaWatch
-from tasks.settings import Settings
+from bridge.kafka.types import TopicPartition
+from tasks.config.settings import Settings
+from tasks.observability import events
+from tasks.store import bridge_status, lost_records
+from tasks.store.connection import database
+from tasks.store.lost_records import Loss
+from tasks.store.schema_watch import SchemaWatch
 
 
 class Reporter(threading.Thread):
-    """Reports `status` every few seconds; everything it knows is as old as that at most."""
+    """Reports `status` every few seconds; what it knows is at most that old."""
 
     def __init__(self, settings: Settings, status: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__(name="reporter", daemon=True)
@@ -31,58 +34,69 @@ class Reporter(threading.Thread):
         self._member = f"{socket.gethostname()}-{os.getpid()}"
         self._schema_watch = SchemaWatch()
         self._wake = threading.Event()
-        self._ending = False
+        self._stopping = False
         self._lock = threading.Lock()
-        self._new: dict[TopicPartition, str] = {}
-        self._stopped: frozenset[TopicPartition] | None = None
+        self._unreported: dict[TopicPartition, str] = {}
+        self._losses: deque[Loss] = deque()
+        self._quarantined: frozenset[TopicPartition] | None = None
 
-    def stop_partition(self, partition: TopicPartition, reason: str) -> None:
-        """Note for all bridges, and for later, that the group does not read `partition`."""
+    def quarantine(self, partition: TopicPartition, reason: str) -> None:
+        """Record, for all bridges and beyond a restart, that the group does not read `partition`."""
         with self._lock:
-            self._new[partition] = reason
-            self._stopped = None
+            self._unreported[partition] = reason
+            self._quarantined = None
         self._wake.set()
 
-    def stopped(self) -> frozenset[TopicPartition] | None:
-        """The partitions that are stopped; None while that is not known."""
+    def lose(self, loss: Loss) -> None:
+        """Record that Kafka deleted records before they were read, until somebody acknowledges it."""
+        self._losses.append(loss)
+        self._wake.set()
+
+    def quarantined(self) -> frozenset[TopicPartition] | None:
+        """The quarantined partitions; None while they are not known."""
         with self._lock:
-            return self._stopped
+            return self._quarantined
 
     def run(self) -> None:
-        """Report until the bridge ends; an outage of PostgreSQL only makes the news old."""
-        ending = False
-        while not ending:
+        """Report until `stop`; an outage of PostgreSQL only makes the status stale."""
+        stopping = False
+        while not stopping:
             self._wake.clear()
-            ending = self._ending  # what was stopped before the end is reported yet
-            self._try(self._turn)
-            self._try(self._schema_watch.turn)
-            if not ending:
-                self._wake.wait(bridges.REPORT_SECONDS)
-        self._try(lambda: bridges.leave(self._member))
+            stopping = self._stopping  # what was quarantined before `stop` is still written
+            self._try(self._report)
+            self._try(self._schema_watch.check_if_due)
+            if not stopping:
+                self._wake.wait(bridge_status.REPORT_SECONDS)
+        self._try(lambda: bridge_status.leave(self._member))
 
-    def end(self) -> None:
-        """Report a last time; called when the bridge ends in order."""
-        self._ending = True
+    def stop(self) -> None:
+        """Report a last time and remove the bridge's status; waits a second for that. May be called more than once."""
+        self._stopping = True
         self._wake.set()
-        self.join(1)
+        if self.is_alive():
+            self.join(1)
 
     def _try(self, action: Callable[[], None]) -> None:
-        # Tables that `init` has yet to make are as good as an outage: the workers and the schema watch say so.
+        # Tables that do not exist yet are like an outage: workers and schema watch log both.
         with contextlib.suppress(peewee.PeeweeException, psycopg2.Error), database.connection_context():
             action()
 
-    def _turn(self) -> None:
+    def _report(self) -> None:
         with self._lock:
-            new = dict(self._new)
-        for partition, reason in new.items():
-            bridges.stop(partition.topic, partition.partition, self._group, reason, self._limit)
+            unreported = dict(self._unreported)
+        for partition, reason in unreported.items():
+            bridge_status.quarantine(partition.topic, partition.partition, self._group, reason, self._limit)
+        while self._losses:
+            lost_records.add(self._group, self._losses[0])
+            self._losses.popleft()
         status = self._status()
         if status:
-            bridges.report(self._member, status)
-        for row in bridges.allow(self._group, self._limit):
-            telemetry.emit("partition.released", topic=row.topic, partition=row.partition, limit_percent=self._limit)
-        stopped = frozenset(TopicPartition(row.topic, row.partition) for row in bridges.stopped(self._group))
+            bridge_status.report(self._member, status)
+        for row in bridge_status.release_below(self._group, self._limit):
+            events.emit("partition.released", topic=row.topic, partition=row.partition, limit_percent=self._limit)
+        rows = bridge_status.quarantined(self._group)
+        quarantined = frozenset(TopicPartition(row.topic, row.partition) for row in rows)
         with self._lock:
-            if self._new.keys() == new.keys():
-                self._new.clear()
-                self._stopped = stopped
+            if self._unreported.keys() == unreported.keys():
+                self._unreported.clear()
+                self._quarantined = quarantined

@@ -1,38 +1,37 @@
-"""What to do with a batch that was not stored: the decisions of recovery. Pure."""
+"""What to do with a batch after an attempt: the decisions of recovery. Pure."""
 
 import random
 from typing import Literal
 
-from tasks.claims import Result
+from tasks.claim_check import Result
 
 _FIRST_SECONDS = 0.1
 _LONGEST_SECONDS = 2.0  # the cause may end at any time, and messages wait
 
-_KILLS_OF_THE_GUILTY = 3  # once may be chance: the kernel, or a person, can kill any process
+_KILLS_BEFORE_DEAD_LETTER = 3  # one may be chance: the kernel, or a person, can kill any process
 
-Verdict = Literal["done", "again", "split", "bury"]
+Decision = Literal["done", "retry", "split", "dead_letter"]
 
 
-def verdict(result: Result, records: int, kills: int) -> Verdict:
-    """What becomes of a batch of `records` after `result`; `kills`: workers it ended, this one included.
+def decide(result: Result, records: int, kills: int) -> Decision:
+    """What happens to a batch of `records` after `result`; `kills` counts the workers it killed, this one included.
 
-    A batch that ended its worker is halved until the record that does it stands alone; that one is
-    buried when it did so again and again. Any other failure passes by itself, so the batch is handed
-    over again, without end.
+    A batch that killed its worker is split until the record that does it is alone; that record is dead-lettered after
+    it did so again. Every other failure is temporary, so the batch is redelivered without limit.
     """
     if result.outcome == "stored":
         return "done"
     if result.outcome == "failed":
-        return "again"
+        return "retry"
     if records > 1:
         return "split"
-    return "bury" if kills >= _KILLS_OF_THE_GUILTY else "again"
+    return "dead_letter" if kills >= _KILLS_BEFORE_DEAD_LETTER else "retry"
 
 
 def backoff(attempt: int, jitter: float | None = None) -> float:
-    """Seconds to wait before the try after `attempt` (1 is the first): doubling, bounded, spread by half.
+    """Seconds to wait before the attempt after `attempt` (1 is the first): doubling, bounded, with jitter.
 
-    `jitter` in [0, 1) stands for chance in tests. "Equal jitter" in the AWS Architecture Blog,
+    `jitter` in [0, 1) replaces chance in tests. This is "Equal Jitter" of the AWS Architecture Blog,
     "Exponential Backoff And Jitter" (2015).
     """
     longest = min(_FIRST_SECONDS * 2.0 ** min(attempt - 1, 10), _LONGEST_SECONDS)

@@ -1,4 +1,4 @@
-"""Ends a bridge that hangs, so that supervisord starts it anew: better a restart than a silent stop."""
+"""Ends a bridge that makes no progress, so that supervisord restarts it: a restart is better than a silent stop."""
 
 import os
 import threading
@@ -6,26 +6,26 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tasks import telemetry
 from tasks.errors import EXIT_FAILED
+from tasks.observability import events
 
-_LOOK_SECONDS = 1.0
+_INTERVAL_SECONDS = 1.0
 
 
 def complaint(now: float, turned_at: float, progressed_at: float, limit: float) -> str:
-    """What is wrong, or nothing: no turn of the loop, or no progress, for `limit` seconds."""
+    """What is wrong, or an empty string: no turn of the loop, or no progress, for `limit` seconds."""
     if now - turned_at > limit:
         return f"the loop has not turned for {now - turned_at:.0f} s"
     if now - progressed_at > limit:
-        return f"nothing was stored for {now - progressed_at:.0f} s, and nothing is known to be wrong"
+        return f"nothing was stored for {now - progressed_at:.0f} s without a known cause"
     return ""
 
 
 class Watchdog(threading.Thread):
-    """Looks each second at `turned_at` and `progressed_at`, which the loop keeps up.
+    """Checks `turned_at` and `progressed_at`, which the loop updates, every second.
 
-    `progressed_at` is when a batch was stored, or when there was nothing to store, or a reason not to. While
-    Kafka is away nothing counts but is said: the loop waits in the client then, for as long as it takes.
+    `progressed_at` is when a batch was stored, or when there was nothing to store, or a known reason not to store.
+    While Kafka is away the limits do not apply, because the loop then waits inside the client; the outage is logged.
     """
 
     def __init__(
@@ -36,19 +36,24 @@ class Watchdog(threading.Thread):
         self._limit = limit_seconds
         self._state = state
         self._kafka_away = kafka_away
+        self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Look until something is wrong; then log all state and end the process at once."""
-        said, away = "", False
-        while not said:
-            time.sleep(_LOOK_SECONDS)
+        """Check until `stop`, or until something is wrong: then log the bridge's status and end the process at once."""
+        away = False
+        while not self._stopping.wait(_INTERVAL_SECONDS):
             was_away, away = away, self._kafka_away()
             if away:
                 self.turned_at = self.progressed_at = time.monotonic()
             if away and not was_away:
-                telemetry.emit("service.unavailable", service="kafka", reason="it does not say where partitions end")
+                events.emit("service.unavailable", service="kafka", reason="it does not report end offsets")
             if was_away and not away:
-                telemetry.emit("service.available", service="kafka")
-            said = complaint(time.monotonic(), self.turned_at, self.progressed_at, self._limit)
-        telemetry.emit("bridge.stuck", reason=said, **self._state())
-        os._exit(EXIT_FAILED)  # a hanging thread would outlive sys.exit
+                events.emit("service.available", service="kafka")
+            reason = complaint(time.monotonic(), self.turned_at, self.progressed_at, self._limit)
+            if reason and not self._stopping.is_set():
+                events.emit("bridge.stuck", reason=reason, **self._state())
+                os._exit(EXIT_FAILED)  # a thread that hangs would outlive sys.exit
+
+    def stop(self) -> None:
+        """Stop checking. May be called more than once."""
+        self._stopping.set()

@@ -1,1 +1,1 @@
-"""The core: what a message is, how it is stored, and the Celery task that stores it."""
+"""The core: messages, the tables that store them, and the Celery task that stores a batch."""

@@ -1,28 +1,28 @@
-"""Every error of ours, split by what must happen next, and the exit code of each.
+"""The errors of the backend, by what must happen next, with their exit codes.
 
     BackendError
     |-- ConfigurationError     stop: the operator must change a setting                 exit 2
-    |-- Unavailable            wait and try again: a service is away                    exit 3
-    |   `-- AccessDenied       it refused us, or we do not trust it: a command stops    exit 4
+    |-- Unavailable            wait and retry: a service is unavailable                 exit 3
+    |   `-- AccessDenied       it rejected us, or is not trusted: a command stops       exit 4
     |-- NotReady               stop: run `init` first                                   exit 5
     |-- LocalStackError        stop: this machine cannot run the local stack            exit 6
-    `-- BadRecord              dead-letter this record; its neighbours go on
+    `-- BadRecord              dead-letter this record; its neighbours are stored
 
 An HTTP status belongs to a response, so that table lives with the API (`api/problems.py`).
 """
 
 EXIT_OK = 0
-EXIT_FAILED = 1  # a bug: an error nobody foresaw, with its traceback in the log
+EXIT_FAILED = 1  # a bug: an unexpected error, with its traceback in the log
 
 
 class BackendError(Exception):
-    """Base of every error of ours. Its text is one sentence for the person who reads the log."""
+    """Base of the backend's errors. The text is one sentence for the reader of the log."""
 
     exit_code = EXIT_FAILED
 
 
 class ConfigurationError(BackendError):
-    """Raised when settings are unknown, malformed or contradict each other; names each of them."""
+    """Raised when settings are unknown, malformed or contradict each other; names each setting."""
 
     exit_code = 2
 
@@ -34,10 +34,10 @@ class Unavailable(BackendError):
 
 
 class AccessDenied(Unavailable):
-    """Raised when a service refuses our credentials or our right to do something, or when we do not trust it.
+    """Raised when a service rejects our credentials or rights, or when its certificate is not trusted.
 
-    It does not pass by itself: what runs to an end stops at once. What runs for ever waits as for an outage,
-    because passwords and certificates are changed without it.
+    Retrying does not help, so a command stops at once. A long-running process waits as in an outage, because
+    passwords and certificates are changed without it.
     """
 
     exit_code = 4

@@ -6,12 +6,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from bootstrap.stack import Stack
-from tasks import database
-from tasks.settings import child_environment
-from tests.world import ROOT, World
+from bootstrap.localstack.stack import Stack
+from tasks.config.settings import child_environment
+from tasks.store import connection
+from tests.programs import ROOT
+from tests.world import World
 
-# How long an example takes says how busy the machine is, and nothing of the code.
+# The duration of an example depends on the load of the machine, not on the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -43,7 +44,7 @@ def ready(world: World) -> World:
 @pytest.fixture
 def tables(ready: World) -> Iterator[World]:
     """A ready world whose database the test itself may use as our processes do."""
-    database.configure(ready.variables["DATABASE_URL"], "test", connections=2)
+    connection.configure(ready.variables["DATABASE_URL"], "test", connections=2)
     yield ready
-    database.database.close()
-    database.database.close_all()
+    connection.database.close()
+    connection.database.close_all()

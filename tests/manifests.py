@@ -1,4 +1,4 @@
-"""Everything below kube/, read once: the manifests, their pods, and what the kustomizations make of them."""
+"""Everything in kube/, read once: the manifests, their pods, and the patches of the kustomizations."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from tasks.version import version
-from tests.world import ROOT
+from tasks.config.version import version
+from tests.programs import ROOT
 
 KUBE = ROOT / "kube"
 OURS = f"message-backend:{version()}"

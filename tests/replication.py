@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bootstrap.binaries import postgresql
-from bootstrap.server import Server
-from bootstrap.stack import Stack, free_port, not_as_root
+from bootstrap.localstack.binaries import postgresql
+from bootstrap.localstack.ports import free_port
+from bootstrap.localstack.process import ServerProcess
+from bootstrap.localstack.stack import Stack, not_as_root
+from tests.clients import execute
 from tests.terminator import splice
 from tests.waiting import wait_until
-from tests.world import execute
 
 _OLDER_TRANSACTIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND xact_start < %s::timestamptz"
@@ -68,7 +69,7 @@ class Pair:
         self.forwarder = forwarder
 
     def synchronize(self) -> None:
-        """From now on a commit on the primary waits until the standby has it."""
+        """Let commits on the primary wait until the standby has them, from now on."""
         state = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
         wait_until(lambda: self._sql(self._primary, state), "the standby streams")
         self._set("synchronous_standby_names", "*")
@@ -104,7 +105,7 @@ class Pair:
 
 @contextmanager
 def pair(stack: Stack, directory: Path) -> Iterator[Pair]:
-    """The two servers; `stack`, whose PostgreSQL is the primary, names them by the one address from then on."""
+    """The two servers; `stack`, whose PostgreSQL is the primary, then has their common address."""
     primary = int(stack.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
     port = free_port()
     standby = _standby(directory, primary, port)
@@ -118,7 +119,7 @@ def pair(stack: Stack, directory: Path) -> Iterator[Pair]:
         standby.stop()
 
 
-def _standby(directory: Path, primary: int, port: int) -> Server:
+def _standby(directory: Path, primary: int, port: int) -> ServerProcess:
     binaries, data = postgresql(), directory / "standby"
     place = ["-h", "127.0.0.1", "-p"]
     copy = [f"{binaries}/pg_basebackup", *place, str(primary), "-U", "backend", "-D", str(data)]
@@ -127,4 +128,4 @@ def _standby(directory: Path, primary: int, port: int) -> Server:
     run = [*not_as_root(), f"{binaries}/postgres", "-D", str(data), *place, str(port), "-k", ""]
     ready = [f"{binaries}/pg_isready", "-q", *place, str(port)]
     log = directory / "standby.log"
-    return Server("standby", run, log, lambda: subprocess.run(ready).returncode == 0, signal.SIGINT)
+    return ServerProcess("standby", run, log, lambda: subprocess.run(ready).returncode == 0, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What schemathesis has to be told: how a batch of lines is written, and that it need not wait long."""
+"""What schemathesis has to know: how NDJSON is written, and that it need not wait long."""
 
 from typing import Any
 

@@ -10,12 +10,14 @@ import redis
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from bootstrap.stack import Stack, free_port
+from bootstrap.localstack.ports import free_port
+from bootstrap.localstack.stack import Stack
+from tests.programs import ROOT
 from tests.terminator import Terminator
-from tests.world import ROOT, World
+from tests.world import World
 
 USER, PASSWORD = "keeper", "right-horse-battery"
-KINDS = ("good", "expired", "misnamed")  # of certificates, all by the right authority
+KINDS = ("good", "expired", "misnamed")  # of certificates, all signed by the right CA
 _PLAIN = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";'
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
@@ -25,7 +27,7 @@ class Secured:
     """The servers' addresses by kind of certificate, and files for who talks to them."""
 
     stack: Stack
-    kafka: Mapping[str, int]  # those of KINDS want a user; `open` wants none, `mutual` a certificate
+    kafka: Mapping[str, int]  # those of KINDS require a user, `open` requires none, `mutual` a certificate
     postgresql: Mapping[str, int]
     redis: Mapping[str, int]
     directory: Path
@@ -35,7 +37,7 @@ class Secured:
         return str(self.directory / name)
 
     def kafka_variables(self, kind: str = "good", **changed: str) -> dict[str, str]:
-        """How Kafka is reached, where nothing is `changed`."""
+        """The settings for Kafka, except those in `changed`."""
         ways = {
             "open": {"KAFKA_SECURITY_PROTOCOL": "ssl"},
             "mutual": {
@@ -67,7 +69,7 @@ class Secured:
         return {"REDIS_URL": url, "REDIS_SSL_CA_FILE": self.file(authority) if authority else ""}
 
     def world(self, kafka: str = "good", **changed: str) -> World:
-        """A world of which every service is reached over TLS, with a password; Kafka as `kafka_variables` says."""
+        """A world that reaches every service over TLS with a password; Kafka as `kafka_variables` says."""
         world = World(self.stack)
         world.admin(f"ALTER DATABASE {{database}} OWNER TO {USER}")
         world.variables |= self.kafka_variables(kafka, **changed) | self.redis_variables()

@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none, as stunnel or HAProxy do it: PostgreSQL and Valkey of the local stack."""
+"""TLS in front of a server without it, like stunnel or HAProxy: for PostgreSQL and Valkey of the local stack."""
 
 import asyncio
 import contextlib

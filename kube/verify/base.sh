@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# base.sh PYTHON DIRECTORY: makes a stand-in for the image python:3.11-slim-bookworm where only package registries can
-# be reached: Debian's minimal system, and the CPython that PYTHON is, under /usr/local as in the official image.
+# base.sh PYTHON DIRECTORY: creates a substitute for the image python:3.11-slim-bookworm where only package registries
+# can be reached: Debian's minimal system, and the CPython of PYTHON, under /usr/local as in the official image.
 set -euo pipefail
 prefix=$("$1" -c 'import sys; print(sys.base_prefix)')
 version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -22,7 +22,7 @@ ln -s "python$version" "$root/usr/local/bin/python3"
 ln -s python3 "$root/usr/local/bin/python"
 chroot "$root" ldconfig
 chroot "$root" /usr/local/bin/python3 -m ensurepip --default-pip >/dev/null
-# As the official image: no symbols, no byte code.
+# Like the official image: no symbols, no byte code.
 find "$root/usr/local" -name '*.so*' -type f -exec strip --strip-unneeded {} +
 find "$root/usr/local" -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bootstrap.stack import Stack
+from bootstrap.localstack.stack import Stack
 from kube.verify import engine
 from kube.verify.containers import Pod
-from tests.world import ROOT, World
+from tests.programs import ROOT
+from tests.world import World
 
 _PORTS = {"kafka": 9092, "postgresql": 5432, "valkey": 6379}
 _HOSTS = ("kafka", "postgresql", "redis")
@@ -20,7 +21,7 @@ _KUBECTL = ROOT / ".local" / "verify" / "venv" / "bin" / "kubectl"
 
 
 class Cluster:
-    """Pods of our manifests on this machine; `world` reaches the same servers from outside."""
+    """The pods of our manifests on this machine; `world` reaches the same servers from outside."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -43,7 +44,7 @@ def _objects(text: str) -> dict[tuple[str, str], Mapping[str, Any]]:
 
 
 def plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A workload's `spec` with nothing that the users' own manifest has not."""
+    """A workload's `spec` without everything that the users' own manifest lacks."""
     pod = spec["template"]["spec"]
     kept = {"args", "env", "image", "livenessProbe", "ports", "readinessProbe", "resources"}
     container = {name: value for name, value in pod["containers"][0].items() if name in kept}

@@ -1,7 +1,7 @@
 """A small kubelet: runs a manifest's pods as podman containers, with their limits, probes, preStop and grace periods.
 
-It does what the kubelet does with one container a pod (Kubernetes documentation, "Pod Lifecycle"). It does not know
-several replicas, init containers, NetworkPolicies, nor autoscalers.
+It does what the kubelet does for pods with one container (Kubernetes documentation, "Pod Lifecycle"). It does not
+implement replicas, init containers, NetworkPolicies or autoscalers.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ _LOG_SECONDS = 120
 
 
 class Pod:
-    """One container, as its pod's `spec` asks for, with the variables of `given` where it names ConfigMaps or Secrets.
+    """A container for a pod's `spec`, with the variables of `given` for its ConfigMaps and Secrets.
 
-    `hosts` are names that lead to this machine's servers.
+    `hosts` are names of this machine's servers.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Pod:
         self.failed_probes: list[str] = []
         self.restarts = 0
         self.limit_mib = quantity(self.container["resources"]["limits"]["memory"]) / 2**20
-        self.peak_mib = 0.0  # page cache included, as the limit counts it
+        self.peak_mib = 0.0  # with the page cache, as the limit counts it
         self.killed_for_memory = 0
         self._spec, self._hosts, self._given, self._node_port = spec, hosts, given, node_port
         self._ending = threading.Event()
@@ -55,7 +55,7 @@ class Pod:
         self._keeper = threading.Thread(target=self._look_after, daemon=True)
 
     def run(self) -> tuple[int, str]:
-        """Run it to its end, as a Job does; its exit code and what it wrote."""
+        """Run it to its end, as a Job does; returns its exit code and output."""
         self._begin()
         while self._runs():
             self._measure()
@@ -64,12 +64,12 @@ class Pod:
         return int(podman("wait", self.name)), self.logs()
 
     def start(self) -> None:
-        """Start it, and look after it as a kubelet does until it is stopped."""
+        """Start it, and run its probes as a kubelet does until it is stopped."""
         self._begin()
         self._keeper.start()
 
     def stop(self) -> tuple[int, float]:
-        """End it as the kubelet does: no requests any more, preStop, SIGTERM, SIGKILL. Exit code and seconds."""
+        """Stop it as the kubelet does: no more requests, preStop, SIGTERM, SIGKILL. Returns exit code and seconds."""
         self._ending.set()
         hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec")
         with engine.running(self.name, *hook["command"]) if hook else contextlib.nullcontext():
@@ -83,14 +83,14 @@ class Pod:
         return int(podman("wait", self.name)), seconds
 
     def remove(self) -> None:
-        """End and forget it, whatever it does."""
+        """Kill and remove it."""
         self._ending.set()
-        if self._keeper.is_alive():  # it may be probing
+        if self._keeper.is_alive():  # a probe may be running
             self._keeper.join()
         engine.remove(self.name)
 
     def serves(self, propagation_seconds: float) -> bool:
-        """Whether a Service leads to it: ready, or leaving for less time than nodes need to hear of it."""
+        """Whether a Service routes to it: it is ready, or ending for less time than nodes need to notice."""
         if self._ended_at is not None:
             return time.monotonic() - self._ended_at < propagation_seconds
         return self.ready
@@ -104,16 +104,16 @@ class Pod:
         return self.started_after > 0
 
     def memory(self) -> str:
-        """Its peak and its limit, to be printed."""
+        """Its peak and its limit, as text."""
         return f"at most {self.peak_mib:.0f} MiB of {self.limit_mib:.0f}"
 
     def passes(self, kind: str) -> bool:
-        """Whether it passes one of its probes now."""
+        """Whether it passes this probe now."""
         return not self._probe(self.container[kind])
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop its first process, and no other, for the duration of the context."""
+        """Stop only its first process, inside the context."""
         self._signal(signal.SIGSTOP)
         try:
             yield
@@ -121,15 +121,15 @@ class Pod:
             self._signal(signal.SIGCONT)
 
     def execute(self, *command: str) -> str:
-        """What a command prints inside, whatever its exit code."""
+        """The output of a command in the container, whatever its exit code."""
         return engine.execute(self.name, *command).stdout
 
     def logs(self) -> str:
-        """All it wrote."""
+        """Its whole output."""
         return engine.logs(self.name)
 
     def seconds_until(self, event: str) -> float:
-        """From its start until it logs `event` for the first time, by the log's own clock; waits for it."""
+        """Seconds from its start to its first log line of `event`, by the log's own clock; waits for it."""
         line = wait_until(lambda: self._line(event), f"{self.name} logs {event}", _LOG_SECONDS)
         started = int(self._inspect("{{.State.StartedAt.UnixNano}}")) / 1e9
         return datetime.fromisoformat(line["time"]).timestamp() - started
@@ -139,7 +139,7 @@ class Pod:
         return dict(json.loads(lines[0])) if lines else {}
 
     def _begin(self) -> None:
-        # In three steps, so that measuring begins before a short-lived container does.
+        # In three steps, so that measuring starts before a short-lived container.
         engine.remove(self.name)
         podman("create", *flags(self.name, self._spec, self._hosts, self._given, self._node_port))
         podman("init", self.name)
@@ -155,7 +155,7 @@ class Pod:
         self._process = Path("/proc", process)
 
     def _signal(self, number: int) -> None:
-        # Not by podman: the pod must not have the time that takes.
+        # Not by podman, whose own time would count for the pod.
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(self._process.name), number)
 
@@ -167,7 +167,7 @@ class Pod:
             (f"/sys/fs/cgroup/memory/{self._group}/memory.max_usage_in_bytes", "memory.oom_control"),
             (f"/sys/fs/cgroup/{self._group}/memory.peak", "memory.events"),
         ):
-            with contextlib.suppress(OSError):  # control groups of the other version; or it has ended
+            with contextlib.suppress(OSError):  # the other version of control groups; or it has ended
                 self.peak_mib = max(self.peak_mib, int(Path(peak).read_text()) / 2**20)
                 counts = dict(line.split() for line in (Path(peak).parent / events).read_text().splitlines())
                 self.killed_for_memory = max(self.killed_for_memory, int(counts["oom_kill"]))
@@ -202,7 +202,7 @@ class Pod:
         return self._started_at + float(probe.get("initialDelaySeconds", 0))
 
     def _judge(self, kind: str, said: str, failures: int, threshold: int) -> None:
-        # A startup probe is there to fail until it does not.
+        # A startup probe is expected to fail at first.
         if said and kind != "startupProbe" and not self._ending.is_set():
             self.failed_probes.append(f"{kind} after {self.age():.0f} s: {said}")
         if kind == "readinessProbe":
@@ -221,7 +221,7 @@ class Pod:
         self._started_at = time.monotonic()
 
     def _probe(self, probe: Mapping[str, Any]) -> str:
-        """What is wrong, or nothing."""
+        """The reason of the failure; None if it passes."""
         seconds = float(probe.get("timeoutSeconds", 1))
         if "exec" in probe:
             return engine.probe(self.name, probe["exec"]["command"], seconds)

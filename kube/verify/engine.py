@@ -1,4 +1,4 @@
-"""podman commands for a machine that may be busy: they take their time, and it counts for no pod."""
+"""podman commands for a busy machine: they may be slow, and their time counts for no pod."""
 
 import contextlib
 import subprocess
@@ -11,13 +11,13 @@ from tests.waiting import wait_until
 IMAGE = "localhost/backend:verify"
 NETWORK = "backend-verify"
 _SUBNET, GATEWAY = "10.89.77.0/24", "10.89.77.1"
-_COMMAND_SECONDS = 120  # for what takes less than a second on an idle machine
-_PODMAN_SECONDS = 2  # of its own time that need not be measured
+_COMMAND_SECONDS = 120  # for commands that need less than a second on an idle machine
+_PODMAN_SECONDS = 2  # of podman's own time, which need not be measured
 _SHARE = "10000"  # 10 times the default of control groups v1, 100 times that of v2
 
 
 def podman(*arguments: str, seconds: float = _COMMAND_SECONDS) -> str:
-    """What podman prints; fails with what it complains of."""
+    """The output of podman; fails with its error message."""
     done = _run(*arguments, seconds=seconds)
     assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
     return done.stdout.strip()
@@ -30,7 +30,7 @@ def execute(name: str, *command: str) -> "subprocess.CompletedProcess[str]":
 
 @contextlib.contextmanager
 def running(name: str, *command: str) -> Iterator[None]:
-    """Run a command in a container: enters when it begins, leaves when it has ended. Raises AssertionError."""
+    """Run a command in a container: enters when it begins, exits when it has ended. Raises AssertionError."""
     announced = ("sh", "-c", 'echo begun && exec "$@"', "sh", *command)
     with subprocess.Popen(["podman", "exec", name, *announced], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -40,15 +40,15 @@ def running(name: str, *command: str) -> Iterator[None]:
 
 
 def logs(name: str) -> str:
-    """All that a container wrote."""
+    """The whole output of a container."""
     done = _run("logs", name)
     return done.stdout + done.stderr
 
 
 def probe(name: str, command: Sequence[str], seconds: float) -> str:
-    """Run a probe's command, which may take `seconds`; what is wrong, or nothing.
+    """Run a probe's command, which may take `seconds`; returns the reason of a failure, or None.
 
-    podman's own time is not the command's. Where it matters, a command that does nothing measures it.
+    podman's own time does not count. A command that does nothing measures it, where that matters.
     """
     try:
         done, took = _timed(name, command)
@@ -61,12 +61,12 @@ def probe(name: str, command: Sequence[str], seconds: float) -> str:
 
 
 def remove(name: str) -> None:
-    """End a container and forget it, whatever it does."""
+    """Kill and remove a container."""
     _remove("container", name, "rm", "-f", "-i", "-t", "1")
 
 
 def _remove(kind: str, name: str, *command: str) -> None:
-    """Repeat `command` until `name` is gone: podman fails while it still cleans up after a container that ended."""
+    """Repeat `command` until `name` is gone: podman fails while it cleans up after an ended container."""
 
     def gone() -> bool:
         _run(*command, name)
@@ -77,7 +77,7 @@ def _remove(kind: str, name: str, *command: str) -> None:
 
 @contextlib.contextmanager
 def network() -> Iterator[str]:
-    """A network whose gateway, this machine, has an address at once; the address. Only while a container runs."""
+    """A network whose gateway, this machine, has its address while a container runs; returns the address."""
     remove("verify-pause")
     _remove("network", NETWORK, "network", "rm", "-f", "-t", "0")
     podman("network", "create", "--subnet", _SUBNET, NETWORK)

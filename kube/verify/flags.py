@@ -1,4 +1,4 @@
-"""What a pod's spec asks for, as podman takes it."""
+"""A pod's spec as arguments of podman."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _UNITS = {None: 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
 def quantity(text: object) -> float:
-    """A Kubernetes quantity, as 200m or 512Mi, as a number."""
+    """A Kubernetes quantity, such as 200m or 512Mi, as a number."""
     found = re.fullmatch(r"([0-9.]+)(m|Ki|Mi|Gi)?", str(text))
     if found is None:
         raise ValueError(f"no quantity: {text}")

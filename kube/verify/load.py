@@ -1,4 +1,4 @@
-"""Clients that post messages, each by a connection of its own, and remember what came of it."""
+"""Clients that post messages, each with its own connection, and record the results."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ from types import TracebackType
 
 import requests
 
-REFUSED = "refused"  # nobody listened there: what a rollout must never show a client
+REFUSED = "refused"  # no process listened: a rollout must never show that to a client
 BROKEN = "broken"
-_QUICK_SECONDS = 1.0  # a slower refusal says that this client had to wait for a CPU; its address was outdated
+_QUICK_SECONDS = 1.0  # after a slower refusal the address was outdated, because this client had to wait for a CPU
 
 
 class Load:
-    """Posts from `clients` threads until it is left; `where` gives the address of each request anew."""
+    """Posts from `clients` threads while the context is open; `where` returns the address for each request."""
 
     def __init__(self, where: Callable[[], str], clients: int) -> None:
         self._where = where
@@ -42,11 +42,11 @@ class Load:
         self._ended = time.monotonic()
 
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def summary(self) -> str:
-        """One line of figures."""
+        """A line of figures."""
         rate = len(self.accepted) / (self._ended - self._began)
         slow = sorted(self.latencies)[int(len(self.latencies) * 0.99)] * 1000
         return f"{rate:.0f} messages/s accepted, p99 {slow:.0f} ms, answers {dict(self.statuses)}"
@@ -69,7 +69,7 @@ class Load:
 
 
 def _post(url: str, message_id: str) -> tuple[int | str, str | None]:
-    """The status of the answer and the problem in it."""
+    """The status of the response, and its problem."""
     try:
         answer = requests.post(url, json={"id": message_id, "type": "load"}, timeout=60)
     except requests.ConnectionError as error:

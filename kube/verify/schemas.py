@@ -1,7 +1,7 @@
-"""Renders each overlay and checks every object in it, and in the files beside, against the schema of its kind.
+"""Renders each overlay and checks its objects, and those of the other files, against the schemas of their kinds.
 
-Needs what requirements.txt beside it pins, and no network. Exit code 1 on any finding. A schema knows names and types,
-not whether objects fit together: that is for tests/unit/test_manifests.py and, at last, a cluster.
+It needs the packages of requirements.txt in this folder, and no network. Exit code 1 on any finding. A schema has
+names and types; whether objects match each other is checked by tests/unit/test_manifests.py, and by a cluster.
 """
 
 import importlib
@@ -18,16 +18,16 @@ from pydantic import ValidationError
 
 KUBE = Path(__file__).parent.parent
 ALONE = (KUBE / "04-backend.yaml", KUBE / "strimzi" / "kafka.yaml")
-# Where the models of kinds lie that are not Kubernetes' own, by API group.
+# The models of kinds that are not Kubernetes' own, by API group.
 MODELS = {"keda.sh": "cloudcoil.models.keda", "monitoring.coreos.com": "cloudcoil.models.prometheus_operator"}
-# Named, so that a kind nobody knows, or knows no longer, is a finding and not passed over.
+# Listed, so that an unknown or removed kind is a finding and is not skipped.
 WITHOUT_SCHEMA = {"kafka.strimzi.io"}
 
 Manifest = dict[str, Any]
 
 
 def rendered(overlay: Path) -> str:
-    """What `kubectl apply -k` would send."""
+    """The objects that `kubectl apply -k` would send."""
     kubectl = Path(sys.executable).parent / "kubectl"
     command = str(kubectl) if kubectl.exists() else shutil.which("kubectl")
     if command is None:
@@ -39,7 +39,7 @@ def rendered(overlay: Path) -> str:
 
 
 def wrong(manifest: Manifest) -> str | None:
-    """What its schema finds wrong, or None."""
+    """The error of its schema, or None."""
     group, _, version = manifest["apiVersion"].rpartition("/")
     try:
         if group in MODELS:
@@ -59,7 +59,7 @@ def wrong(manifest: Manifest) -> str | None:
 
 
 def check(name: str, text: str) -> Iterator[str]:
-    """A sentence for each finding in the objects of `text`; says in a line what was checked."""
+    """A sentence for each finding in the objects of `text`; prints a line with what was checked."""
     objects = [one for one in yaml.safe_load_all(text) if one]
     known = [one for one in objects if one["apiVersion"].rpartition("/")[0] not in WITHOUT_SCHEMA]
     found = [
@@ -72,7 +72,7 @@ def check(name: str, text: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Check all; the exit code."""
+    """Check everything; returns the exit code."""
     overlays = sorted(path.parent for path in KUBE.rglob("kustomization.yaml"))
     texts = {f"kube/{overlay.name}": rendered(overlay) for overlay in overlays}
     texts |= {f"kube/{path.relative_to(KUBE)}": path.read_text() for path in ALONE}

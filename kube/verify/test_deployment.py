@@ -10,20 +10,21 @@ from kube.verify.conftest import Cluster, plain
 from kube.verify.containers import Pod
 from kube.verify.engine import IMAGE, podman
 from kube.verify.load import Load
+from tests.clients import events
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World
 
 _WAITING = 100_000
 _URL = "http://127.0.0.1:30080"
 _MOST_IMAGE_MB = 250
 _LOAD_SECONDS = 20
 _FRONTEND = "http://frontend.example:3000"
-_PATIENCE_SECONDS = 300  # for what takes 20 s on an idle machine, and for which nothing is promised
+_PATIENCE_SECONDS = 300  # for steps that need 20 s on an idle machine, and for which nothing is promised
 
 
 @dataclass
 class Deployed:
-    """Both pods, and the ids of what waited for them."""
+    """Both pods, and the ids of the messages that waited for them."""
 
     backend: Pod
     consumer: Pod
@@ -116,7 +117,7 @@ def test_the_probe_of_the_consumer_fails_without_its_bridge(deployed: Deployed) 
     assert consumer.passes("livenessProbe")
     bridge = consumer.execute("pgrep", "-f", "only bridg[e]").split()
     assert len(bridge) == 1
-    with consumer.frozen():  # supervisord, which would start another bridge before anybody looks
+    with consumer.frozen():  # supervisord, which would restart the bridge before the probe runs
         consumer.execute("kill", "-KILL", *bridge)
         wait_until(lambda: not consumer.passes("livenessProbe"), "the probe fails")
     wait_until(lambda: consumer.passes("livenessProbe"), "supervisord has healed it")

@@ -1,8 +1,8 @@
 """Bridges and workers as Deployments of their own, with a Redis between them: the overlay `scaled`."""
 
 from kube.verify.conftest import Cluster
+from tests.clients import events
 from tests.waiting import wait_until
-from tests.world import events
 
 _WAITING = 20_000
 _PATIENCE_SECONDS = 180  # for what takes 20 s on an idle machine

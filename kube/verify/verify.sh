@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # verify.sh [prepare]: builds the image, checks the manifests against their schemas, and runs kube/04-backend.yaml as
 # containers with its limits and probes. `prepare` only builds. It needs no Docker: podman, installed if it can be.
-# Where it cannot, it says so and ends well: nothing of ours is wrong then.
+# If it cannot be installed, the script says so and exits with 0.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=kube/verify
 work=$PWD/.local/verify
 python=$PWD/.venv/bin/python
 packages="podman runc debootstrap netavark aardvark-dns catatonit conmon iptables binutils ca-certificates"
-certificates=/etc/ssl/certs/ca-certificates.crt # of this machine, so that pip works behind a proxy with its own
+certificates=/etc/ssl/certs/ca-certificates.crt # of this machine, so that pip works behind a proxy with its own CA
 
 skip() {
     echo "verify-kube was SKIPPED: $*"
@@ -33,7 +33,7 @@ install_podman
 "$work/venv/bin/pip" install -q --disable-pip-version-check -r $here/requirements.txt
 
 export CONTAINERS_CONF=$work/containers.conf
-# podman asks for more files and processes than a container may give; runc works with control groups v1 and v2.
+# podman requests more files and processes than a container allows; runc works with control groups v1 and v2.
 cat > "$CONTAINERS_CONF" <<'X'
 [containers]
 default_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]

@@ -2,13 +2,10 @@
 
 import orjson
 import pytest
-from confluent_kafka import Producer
 
-from bootstrap.stack import Stack
-from bridge.clients import new_consumer
-from bridge.ends import Ends
-from tests.waiting import wait_until
-from tests.world import World, events
+from bootstrap.localstack.stack import Stack
+from tests.clients import events
+from tests.world import World
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
@@ -63,53 +60,7 @@ def test_offsets_are_committed_up_to_the_end_and_read_once(ready: World) -> None
     ready.wait_for(500)
     assert sum(line["redelivered"] for line in again.lines("batch.stored")) == 0
     assert again.stop() == 0
-    consumer = new_consumer(ready.settings(), None)
-    wait_until(lambda: consumer.poll(timeout_ms=100) is not None and consumer.assignment(), "partitions are assigned")
-    committed = {partition: consumer.committed(partition) for partition in consumer.assignment()}
-    assert sum(offset or 0 for offset in committed.values()) == 500
-    assert committed == consumer.end_offsets(list(committed)) or 0 not in consumer.end_offsets(list(committed)).values()
-    consumer.close(autocommit=False)
-
-
-def test_a_pause_loses_nothing(ready: World) -> None:
-    ready.produce(list(events(1000).values()), partition=0, options={"linger.ms": 50})
-    consumer = new_consumer(ready.settings(), None)
-    offsets: list[int] = []
-
-    def read(partitions_paused: bool = False) -> bool:
-        for records in consumer.poll(timeout_ms=100, max_records=10).values():
-            assert not partitions_paused
-            offsets.extend(record.offset for record in records)
-        return bool(offsets)
-
-    wait_until(read, "the first records are read")
-    for _ in range(3):
-        consumer.pause(*consumer.assignment())
-        for _ in range(5):
-            read(partitions_paused=True)
-        consumer.resume(*consumer.paused())
-        read()
-    wait_until(lambda: read() and len(offsets) >= 1000, "all records are read")
-    assert offsets == list(range(1000))
-    consumer.close(autocommit=False)
-
-
-def test_records_are_missed_until_they_are_read_and_marks_of_transactions_never(ready: World) -> None:
-    ready.produce([b"{}"], partition=0)
-    consumer, ends = new_consumer(ready.settings(), None), Ends(ready.settings())
-    ends.start()
-    wait_until(lambda: consumer.poll(timeout_ms=100), "the first record is read")
-    producer = Producer({"bootstrap.servers": ready.variables["KAFKA_BROKERS"], "transactional.id": ready.topic})
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    producer.produce(ready.topic, b"{}", partition=0)
-    producer.commit_transaction(30)
-    ours = consumer.assignment()
-    wait_until(lambda: sum(ends.of(ours).values()) == 3, "the end is known: two records and a mark")
-    assert ends.undelivered(consumer, ours)
-    wait_until(lambda: consumer.poll(timeout_ms=100), "the second record is read")
-    wait_until(lambda: consumer.poll(timeout_ms=100) or not ends.undelivered(consumer, ours), "nothing is missed")
-    consumer.close(autocommit=False)
+    ready.all_committed()
 
 
 def test_batches_are_bounded_by_count_and_bytes(ready: World) -> None:

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses is said as it is: access denied, tables that are missing, a query that takes too long."""
+"""Errors of PostgreSQL are reported as they are: access denied, missing tables, a query that takes too long."""
 
 import pytest
 import requests
@@ -10,7 +10,7 @@ _PATHS = ("/messages", f"/messages/{'0' * 8}-0000-0000-0000-{'0' * 12}", "/messa
 
 @pytest.fixture
 def denied(ready: World) -> World:
-    """A world whose API is a user of PostgreSQL without any rights."""
+    """A world whose API connects to PostgreSQL as a user without rights."""
     user = f"u{ready.topic}"
     ready.sql(f"CREATE USER {user}")
     ready.serve(database_url=ready.variables["DATABASE_URL"].replace("//backend@", f"//{user}@"))
@@ -28,7 +28,7 @@ def test_denied_access_is_a_problem_that_says_so(denied: World) -> None:
         answer = requests.get(f"{denied.url}{path}", timeout=30)
         assert answer.status_code == 200
         assert "PostgreSQL: access denied" in answer.json()["problems"][0]
-    assert not denied.programs[0].lines("api.failed")
+    assert not denied.programs[0].lines("request.failed")
 
 
 def test_missing_tables_are_a_problem_that_names_init(world: World) -> None:
@@ -39,4 +39,4 @@ def test_missing_tables_are_a_problem_that_names_init(world: World) -> None:
         assert "run init" in answer.json()["detail"]
     service = requests.get(f"{world.url}/health/ready", timeout=30).json()["services"]["postgresql"]
     assert service["reason"] == "the tables are missing: run init"
-    assert not program.lines("api.failed")
+    assert not program.lines("request.failed")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import requests
 
-from tasks import idempotency
+from tasks.store import idempotency
 from tests.waiting import wait_until
 from tests.world import World
 

@@ -4,9 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg2
 
-from bridge import topics
-from bridge.clients import new_admin
-from tasks import schema
+from bridge.kafka.cluster import Cluster
+from tasks.store import migrations
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -19,7 +18,7 @@ def test_it_creates_topics_and_tables_and_then_finds_nothing_to_do(world: World)
     assert second.returncode == 0
     assert "nothing to do" in second.stdout
     assert "created" not in second.stdout
-    assert world.sql("SELECT max(version) FROM schema_version") == [(schema.LATEST,)]
+    assert world.sql("SELECT max(version) FROM schema_version") == [(migrations.VERSION,)]
 
 
 def test_check_changes_nothing_and_says_what_is_missing(world: World) -> None:
@@ -36,9 +35,7 @@ def test_partitions_are_extended_and_never_taken_away(ready: World) -> None:
     fewer = ready.run("init", "--kafka-partitions", "2")
     assert fewer.returncode == 0
     assert "has 5 partitions, not 2; kept" in fewer.stdout
-    admin = new_admin(ready.settings())
-    assert [topic.partitions for topic in topics.describe(admin, [ready.topic])] == [5]
-    admin.close()
+    assert [topic.partitions for topic in Cluster(ready.settings()).topics([ready.topic])] == [5]
 
 
 def test_another_replication_factor_is_a_warning(ready: World) -> None:
@@ -57,7 +54,7 @@ def test_two_at_once_are_safe(world: World) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: world.run("init"), range(2)))
     assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
-    assert world.sql("SELECT count(*) FROM schema_version") == [(len(schema.MIGRATIONS),)]
+    assert world.sql("SELECT count(*) FROM schema_version") == [(len(migrations.MIGRATIONS),)]
 
 
 def test_services_that_are_away_are_named_with_their_setting(world: World) -> None:

@@ -1,4 +1,4 @@
-"""What operators ask over HTTP: how much, how far behind, and dead letters."""
+"""Operators over HTTP: counts, lag, and dead letters."""
 
 import base64
 import signal
@@ -10,8 +10,10 @@ import psutil
 import psycopg2
 import requests
 
+from tests.clients import events
+from tests.programs import signalled
 from tests.waiting import wait_until
-from tests.world import World, events, signalled
+from tests.world import World
 
 
 def _get(world: World, path: str, **parameters: Any) -> Any:
@@ -51,7 +53,7 @@ def test_lag_is_told_in_records_and_time_and_goes_to_nothing(ready: World) -> No
     assert [topic["topic"] for topic in topics] == [ready.topic]
     partitions = topics[0]["partitions"]
     assert sum(one["committed"] or 0 for one in partitions) == 100
-    assert {(one["lag_records"], one["lag_seconds"], one["stopped"]) for one in partitions} == {(0, None, False)}
+    assert {(one["lag_records"], one["lag_seconds"], one["quarantined"]) for one in partitions} == {(0, None, False)}
 
 
 def test_what_is_away_is_named_and_the_rest_is_told(ready: World) -> None:
@@ -61,7 +63,7 @@ def test_what_is_away_is_named_and_the_rest_is_told(ready: World) -> None:
     assert "KAFKA_BROKERS" in told["problems"][0]
     _stop(ready, 2)
     told = _get(ready, "/topics")
-    assert told["topics"] == [{"topic": ready.topic, "partitions": None, "stopped": [2]}]
+    assert told["topics"] == [{"topic": ready.topic, "partitions": None, "quarantined": [2]}]
     assert "KAFKA_BROKERS" in told["problems"][0]
 
 
@@ -135,6 +137,6 @@ def test_stopped_partitions_are_resumed(ready: World) -> None:
     ready.serve(web_processes="1")
     _stop(ready, 1)
     partitions = _get(ready, "/topics")["topics"][0]["partitions"]
-    assert [one["stopped"] for one in partitions] == [False, True, False]
-    assert _post(ready, f"/topics/{ready.topic}/resume") == (200, {"resumed": 1})
-    assert _post(ready, f"/topics/{ready.topic}/resume") == (200, {"resumed": 0})
+    assert [one["quarantined"] for one in partitions] == [False, True, False]
+    assert _post(ready, f"/topics/{ready.topic}/release") == (200, {"released": 1})
+    assert _post(ready, f"/topics/{ready.topic}/release") == (200, {"released": 0})

@@ -1,4 +1,4 @@
-"""Redriving what another producer sent: to its partition, however large; one that Kafka refuses stops no other."""
+"""Redriving records of another producer: to their partitions, of any size; a rejected one does not stop the others."""
 
 import uuid
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 from tests.waiting import wait_until
 from tests.world import World
 
-_LARGE = b"\xff" + b"x" * 5_000_000  # no UTF-8, so that it dies
+_LARGE = b"\xff" + b"x" * 5_000_000  # not UTF-8, so that it becomes a dead letter
 _TEN_MB = {"message.max.bytes": 10_000_000}
 
 
@@ -30,7 +30,7 @@ def admin(ready: World) -> AdminClient:
 
 
 def bury(world: World, value: bytes, partition: int, key: bytes | None = None) -> str:
-    """A dead letter whose cause is cured; its id."""
+    """A dead letter whose cause has been fixed; returns its id."""
     letter_id = str(uuid.uuid4())
     world.sql(
         'INSERT INTO dead_letter (id, topic, "partition", "offset", produced_at, reason, detail, key, value)'
@@ -125,7 +125,7 @@ def test_one_that_is_too_large_for_the_broker_waits_and_stops_no_other(ready: Wo
     ready.serve()
     _limit(admin, ready.topic, 1_000_000)
     large, small, other = bury(ready, _LARGE, 0), bury(ready, b"{}", 0), bury(ready, b"{}", 0)
-    sentence = f"Kafka refuses a message of 5000001 bytes in topic {ready.topic}; its max.message.bytes is lower"
+    sentence = f"Kafka rejects a message of 5000001 bytes in topic {ready.topic}; its max.message.bytes is lower"
     status, problem = post(ready, f"/{large}/redrive")
     assert (status, problem["type"], problem["detail"]) == (413, "/problems/too-large", sentence)
     assert post(ready, "/redrive", {"limit": 2}) == (200, {"redriven": 1, "failed": {large: sentence}})

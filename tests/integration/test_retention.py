@@ -1,15 +1,16 @@
-"""`retention` deletes what is old and handled, and nothing else, while writers go on."""
+"""`retention` deletes only old messages and handled dead letters, while writers continue."""
 
 import orjson
 
-from tasks import database, store
-from tasks.envelope import Record
-from tasks.persist import decode_all
+from tasks.message import Record
+from tasks.store import batches as store
+from tasks.store import connection
+from tasks.worker.persist import decode_all
 from tests.world import World
 
 
 def messages(world: World, count: int, days: float) -> None:
-    """So many messages that were stored so many days ago."""
+    """A number of messages that were stored some days ago."""
     world.sql(
         'INSERT INTO message (id, topic, "partition", "offset", produced_at, stored_at)'
         " SELECT gen_random_uuid(), 't', 0, n, now(), now() - %s * interval '1 day' FROM generate_series(1, %s) n",
@@ -18,7 +19,7 @@ def messages(world: World, count: int, days: float) -> None:
 
 
 def dead_letter(world: World, state: str, days: float) -> None:
-    """A dead letter as old as can be, handled so many days ago unless it waits."""
+    """A very old dead letter, handled some days ago unless it waits."""
     world.sql(
         'INSERT INTO dead_letter (id, topic, "partition", "offset", produced_at, dead_at, reason, detail, state,'
         " handled_at) VALUES (gen_random_uuid(), 't', 0, 0, now(), now() - interval '99 days', 'r', '', %s,"
@@ -66,7 +67,7 @@ def test_a_writer_stores_between_the_batches_and_nothing_new_is_lost(tables: Wor
     messages(tables, 12_000, days=8)
     before = tables.sql("SELECT now() - interval '7 days'")[0][0]
     batches = []
-    with database.database.connection_context():
+    with connection.database.connection_context():
         for number, deleted in enumerate(store.delete_before(before)):
             batches.append(deleted)
             record = Record("topic", 0, number, 1_700_000_000_123, None, b"{}", ())
@@ -78,12 +79,12 @@ def test_a_writer_stores_between_the_batches_and_nothing_new_is_lost(tables: Wor
 def test_it_waits_for_no_writer_and_no_writer_for_it(tables: World) -> None:
     messages(tables, 2, days=8)
     before = tables.sql("SELECT now() - interval '7 days'")[0][0]
-    with database.database.connection_context(), database.database.atomic():
-        database.database.execute_sql("SELECT * FROM message LIMIT 1 FOR UPDATE")
+    with connection.database.connection_context(), connection.database.atomic():
+        connection.database.execute_sql("SELECT * FROM message LIMIT 1 FOR UPDATE")
         assert outcome(tables, "--retention-days", "7") == (1, 0)
         record = Record("topic", 0, 1, 1_700_000_000_123, None, b"{}", ())
         store.store_batch("topic", 0, [record], *decode_all([record]))
-    with database.database.connection_context():
+    with connection.database.connection_context():
         assert sum(store.delete_before(before)) == 1
     assert tables.count() == 1
 
@@ -93,8 +94,8 @@ def test_deleting_is_served_by_an_index(tables: World) -> None:
     tables.sql("ANALYZE message")
     given = {"before": "2000-01-01Z", "after_time": "1000-01-01Z", "rows": 5000}
     given["after_id"] = "00000000-0000-0000-0000-000000000000"
-    with database.database.connection_context():
-        plan = database.database.execute_sql(f"EXPLAIN {store._DELETE_OLDEST}", given).fetchall()
+    with connection.database.connection_context():
+        plan = connection.database.execute_sql(f"EXPLAIN {store._DELETE_OLDEST}", given).fetchall()
     assert any("message_stored_at" in line for (line,) in plan), plan
 
 

@@ -1,4 +1,4 @@
-"""Tables of another version, without rights, or without a key: each command says which, and with its exit code."""
+"""Tables of another version, without rights, or without a key: each command reports which, with its exit code."""
 
 import functools
 import uuid
@@ -7,9 +7,10 @@ from collections.abc import Callable
 import psycopg2
 import pytest
 
-from tasks import database, schema, schema_keys
+from tasks.store import connection, migrations, unique_keys
+from tests.programs import ROOT
 from tests.waiting import wait_until
-from tests.world import ROOT, World
+from tests.world import World
 
 _COMMANDS = (["init"], ["init", "--check"], ["retention"], ["dead-letters", "list"])
 _ROW = """INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, 't', 0, 0, now())"""
@@ -45,7 +46,7 @@ def test_tables_of_a_newer_version_are_refused(ready: World, command: list[str])
     ready.sql("INSERT INTO schema_version (version, summary) VALUES (99, 'of the future')")
     done = ready.run(*command)
     assert done.returncode == 5, done.stdout + done.stderr
-    expected = f"the tables are of version 99, newer than this program's {schema.LATEST}; use the matching version"
+    expected = f"the tables are of version 99, newer than this program's {migrations.VERSION}; use the matching version"
     assert expected in done.stderr
 
 
@@ -74,7 +75,9 @@ def test_a_table_that_somebody_dropped_is_named(ready: World) -> None:
         assert (done.returncode, 'relation "dead_letter" does not exist' in done.stderr) == (5, True), done.stderr
 
 
-@pytest.mark.parametrize("table", ["message", "dead_letter", "idempotency_key", "bridge", "stopped_partition"])
+@pytest.mark.parametrize(
+    "table", ["message", "dead_letter", "idempotency_key", "bridge", "stopped_partition", "lost_records"]
+)
 def test_a_dropped_key_is_reported_and_made_again(ready: World, table: str) -> None:
     drop(ready, table)
     checked = ready.run("init", "--check")
@@ -116,10 +119,10 @@ def test_rows_that_are_there_twice_are_counted_and_the_advice_works(ready: World
     for message_id in [*ids, *ids[:3], ids[0]]:
         ready.sql(_ROW, message_id)
     refused = ready.run("init")
-    described = schema_keys.describe("message")
+    described = unique_keys.describe("message")
     assert refused.returncode == 5
-    assert f"3 key(s) of {described} are stored more than once" in refused.stderr
-    advice = (ROOT / "README.md").read_text().split("```sql\n")[1].split("```")[0]
+    assert f"3 key value(s) of {described} are stored more than once" in refused.stderr
+    advice = (ROOT / "docs" / "operations.md").read_text().split("```sql\n")[1].split("```")[0]
     columns = described.removeprefix("message (").removesuffix(")")
     ready.sql(advice.replace("PARTITION BY id ", f"PARTITION BY {columns} "))
     assert ready.run("init").returncode == 0
@@ -127,24 +130,24 @@ def test_rows_that_are_there_twice_are_counted_and_the_advice_works(ready: World
 
 
 def test_the_mismatch_is_a_sentence(tables: World) -> None:
-    with database.database.connection_context():
-        assert schema.mismatch() is None
+    with connection.database.connection_context():
+        assert migrations.mismatch() is None
         drop(tables, "message")
-        assert "the unique key is missing of message (" in (schema.mismatch() or "")
+        assert "the unique key of message (" in (migrations.mismatch() or "")
         tables.sql("DELETE FROM schema_version WHERE version > 1")
-        assert schema.mismatch() == f"the tables are of version 1, not {schema.LATEST}; run init"
+        assert migrations.mismatch() == f"the tables are of version 1, not {migrations.VERSION}; run init"
         tables.sql("DROP TABLE schema_version")
-        assert schema.mismatch() == "the tables are missing; run init"
+        assert migrations.mismatch() == "the tables are missing; run init"
 
 
 def test_processes_that_run_on_say_once_what_is_wrong(ready: World) -> None:
     drop(ready, "message")
     programs = [ready.serve(web_processes="1"), ready.consume("--only", "bridge")]
     for program in programs:
-        lines = wait_until(functools.partial(program.lines, "tables.mismatch"), f"{program.name} says so")
+        lines = wait_until(functools.partial(program.lines, "schema.mismatch"), f"{program.name} says so")
         assert lines[0]["level"] == "error"
-        assert "the unique key is missing of message (" in lines[0]["reason"]
+        assert "the unique key of message (" in lines[0]["reason"]
     assert ready.run("init").returncode == 0
     for program in programs:
-        wait_until(functools.partial(program.lines, "tables.match"), f"{program.name} sees that it was made", 40)
-        assert len(program.lines("tables.mismatch")) == 1
+        wait_until(functools.partial(program.lines, "schema.match"), f"{program.name} sees that it was made", 40)
+        assert len(program.lines("schema.mismatch")) == 1

@@ -3,10 +3,10 @@
 import peewee
 import pytest
 
-from tasks import database, store
-from tasks.envelope import Headers, Record
-from tasks.persist import decode_all
-from tasks.store import Dead, Stored
+from tasks.message import Headers, Record
+from tasks.store import batches, connection
+from tasks.store.batches import Dead, Stored
+from tasks.worker.persist import decode_all
 from tests.world import World
 
 
@@ -20,14 +20,14 @@ def named(offset: int, number: int, value: bytes = b"{}") -> Record:
 
 
 def buried(one: Record, seconds: float = 60) -> Stored:
-    with database.database.connection_context():
-        return store.bury(Dead(one, "killed_its_worker", "it ended its worker"), seconds)
+    with connection.database.connection_context():
+        return batches.dead_letter(Dead(one, "killed_its_worker", "it ended its worker"), seconds)
 
 
 def stored(*records: Record) -> Stored:
     messages, dead = decode_all(records)
-    with database.database.connection_context():
-        return store.store_batch("topic", 0, records, messages, dead)
+    with connection.database.connection_context():
+        return batches.store_batch("topic", 0, records, messages, dead)
 
 
 def test_every_column_comes_back_as_it_was(tables: World) -> None:
@@ -54,22 +54,6 @@ def test_every_column_comes_back_as_it_was(tables: World) -> None:
     ]
 
 
-def test_a_batch_stored_again_changes_nothing(tables: World) -> None:
-    records = [named(0, 1), record(1, b'{"no": "id"}'), record(2, None)]
-    assert stored(*records).stored == 3
-    again = stored(*records)
-    assert again == Stored(0, 3, [], [])
-    assert tables.count() == 3
-
-
-def test_old_and_new_messages_in_one_batch(tables: World) -> None:
-    stored(named(0, 1))
-    mixed = stored(named(0, 1), named(1, 2), named(2, 2))
-    assert (mixed.stored, mixed.redelivered) == (1, 1)
-    assert [(one.message.offset, one.stored_partition, one.stored_offset) for one in mixed.duplicates] == [(2, 0, 1)]
-    assert tables.count() == 2
-
-
 def test_a_different_message_with_a_known_id_is_a_dead_letter(tables: World) -> None:
     stored(named(0, 1, b'{"total": 1}'))
     outcome = stored(named(1, 1, b'{"total": 2}'), named(2, 2))
@@ -80,7 +64,7 @@ def test_a_different_message_with_a_known_id_is_a_dead_letter(tables: World) -> 
 
 def test_what_retention_deletes_meanwhile_is_no_reason_to_drop_a_record(tables: World) -> None:
     stored(named(0, 1, b'{"total": 1}'))
-    # As retention does it, between the two looks at the known id.
+    # Like retention, between the two queries for the known id.
     tables.sql("""
         CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN DELETE FROM message WHERE "offset" = 0; RETURN NULL; END $$;
@@ -123,7 +107,7 @@ def test_a_burial_waits_for_an_attempt_that_is_still_under_way(tables: World) ->
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_what_only_postgresql_refuses_hurts_no_neighbour(tables: World, place: int) -> None:
     values = [b'{"number": %d}' % number for number in range(4)]
-    # A number that every decoder takes, and that is too large for PostgreSQL's numeric.
+    # A number that every decoder accepts, and that is too large for PostgreSQL's numeric.
     values.insert(place, b'{"n": 0.' + b"0" * 20_000 + b"1}")
     outcome = stored(*(record(offset, value) for offset, value in enumerate(values)))
     assert outcome.stored == 4

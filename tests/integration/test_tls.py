@@ -1,4 +1,4 @@
-"""TLS and passwords on real servers: with the right ones all works, with wrong ones a sentence says why."""
+"""TLS and passwords on real servers: the right ones work, and wrong ones cause a sentence with the reason."""
 
 import subprocess
 from collections.abc import Iterator
@@ -14,17 +14,18 @@ from confluent_kafka.admin import (
 )
 from kombu.exceptions import OperationalError
 
-from bridge.publisher import KafkaPublisher
-from tasks import claims
-from tasks.app import create_app
-from tasks.claims import ClaimDesk
+from bridge.kafka.publisher import KafkaPublisher
+from tasks import claim_store
+from tasks.claim_store import RedisClaimStore
+from tasks.worker.app import create_app
+from tests.programs import Program
 from tests.secured import PASSWORD, USER, Secured, secured
 from tests.waiting import wait_until
-from tests.world import Program, World
+from tests.world import World
 
 OTHER = "other-ca.pem"
 WRONG = "wrong-horse-battery"
-UNSIGNED = "no authority that we trust has signed it"
+UNSIGNED = "not signed by a trusted CA"
 EXPIRED = "certificate has expired"
 MISNAMED = "IP address mismatch, certificate is not valid for '127.0.0.1'"
 
@@ -78,7 +79,7 @@ def test_every_way_into_kafka(servers: Secured, listener: str, changed: dict[str
     world = servers.world(listener, **changed)
     world.init()
     publisher = KafkaPublisher(world.settings())
-    assert publisher.wrong() is None
+    assert publisher.unavailable_reason() is None
     assert publisher.send(world.topic, b"key", b"{}", [])().offset == 0
     publisher.close()
 
@@ -91,9 +92,13 @@ def test_every_way_into_kafka(servers: Secured, listener: str, changed: dict[str
         ("misnamed", {}, f"not trusted (KAFKA_SSL_CA_FILE): {MISNAMED}"),
         ("good", {"KAFKA_SASL_PASSWORD": WRONG}, "refused the user or password (KAFKA_SASL_USERNAME, KAFKA_SASL_PASSW"),
         ("good", {"KAFKA_SASL_PASSWORD": WRONG, "KAFKA_SASL_MECHANISM": "plain"}, "refused the user or password"),
-        ("good", {"KAFKA_SASL_MECHANISM": "scram-sha-256"}, "takes no KAFKA_SASL_MECHANISM SCRAM-SHA-256, but "),
+        (
+            "good",
+            {"KAFKA_SASL_MECHANISM": "scram-sha-256"},
+            "does not support KAFKA_SASL_MECHANISM SCRAM-SHA-256, but ",
+        ),
         ("mutual", {"KAFKA_SSL_CERT_FILE": "", "KAFKA_SSL_KEY_FILE": ""}, "KAFKA_SSL_CERT_FILE): tlsv13 alert cert"),
-        ("open", {"KAFKA_SECURITY_PROTOCOL": "plaintext", "KAFKA_SSL_CA_FILE": ""}, "it speaks TLS there"),
+        ("open", {"KAFKA_SECURITY_PROTOCOL": "plaintext", "KAFKA_SSL_CA_FILE": ""}, "it uses TLS on this port"),
     ],
     ids=["authority", "expired", "host", "scram", "plain", "mechanism", "certificate", "no TLS"],
 )
@@ -122,7 +127,7 @@ def test_init_says_at_once_why_postgresql_cannot_be_used(
 
 
 def ended(done: "subprocess.CompletedProcess[str]", service: str, said: str) -> None:
-    """`init` ended as it does when it is refused, did not wait for it to pass, and kept every secret."""
+    """`init` ended with the exit code of a rejection, without waiting, and showed no secret."""
     assert done.returncode == 4, done.stderr
     assert service in done.stderr
     assert said in done.stderr
@@ -134,7 +139,11 @@ def ended(done: "subprocess.CompletedProcess[str]", service: str, said: str) -> 
 
 def test_without_tls_postgresql_says_what_is_wrong(servers: Secured, world: World) -> None:
     plain = world.stack.variables["DATABASE_URL"]
-    ended(world.run("init", database_url=f"{plain}?sslmode=require"), "PostgreSQL", "speaks no TLS, and sslmode in")
+    ended(
+        world.run("init", database_url=f"{plain}?sslmode=require"),
+        "PostgreSQL",
+        "does not support TLS, which sslmode in",
+    )
     missing = world.run("init", database_url=servers.database_url(world, authority="nowhere.pem"))
     assert (missing.returncode, "nowhere.pem" in missing.stderr) == (2, True)
 
@@ -156,12 +165,12 @@ def test_redis_is_refused_by_what_keeps_records_and_by_celery(
     settings = world.settings(**servers.redis_variables(kind, **changed))
     assert settings.redis_url is not None
     with pytest.raises(redis.RedisError) as by_us:
-        ClaimDesk(settings.redis_url).beat()
+        RedisClaimStore(settings.redis_url).send_heartbeat()
     with create_app(settings).connection_for_write() as connection, pytest.raises(OperationalError) as by_celery:
         connection.ensure_connection(max_retries=1, interval_start=0)
     for caught in (by_us, by_celery):
-        assert said in claims.explain(caught.value)
-        assert WRONG not in claims.explain(caught.value)
+        assert said in claim_store.explain(caught.value)
+        assert WRONG not in claim_store.explain(caught.value)
 
 
 def test_who_runs_for_ever_says_it_waits_and_goes_on(servers: Secured, world: World) -> None:

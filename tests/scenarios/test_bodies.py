@@ -1,24 +1,16 @@
-"""Every way to send a body meets its limit, and all of a body is looked at."""
+"""Every way to send a body has the same limit, and the whole body is checked."""
 
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from bootstrap.stack import Stack
-from tests.world import Program, World
+from tests.programs import Program
+from tests.world import World
 
 _LETTER = "/dead-letters/00000000-0000-0000-0000-000000000000"
-
-
-@pytest.fixture(scope="module")
-def server(stack: Stack) -> Iterator[tuple[World, Program]]:
-    world = World(stack)
-    world.init()
-    yield world, world.serve()
-    world.close()
 
 
 def _head(path: str, *headers: str) -> bytes:
@@ -38,7 +30,7 @@ def _answer(world: World, *sent: bytes) -> tuple[int, dict[str, Any]]:
                 connection.sendall(part)
             connection.shutdown(socket.SHUT_WR)
         except (ConnectionResetError, BrokenPipeError):
-            pass  # refused before all was sent
+            pass  # rejected before everything was sent
         received = b""
         try:
             while part := connection.recv(65536):
@@ -117,7 +109,7 @@ def test_malformed_chunks_are_400(server: tuple[World, Program], path: str, sent
     head = _head(path, "Content-Type: application/json", "Transfer-Encoding: chunked")
     status, problem = _answer(world, head, *sent)
     assert (status, problem["type"]) == (400, f"/problems/{slug}")
-    assert not program.lines("api.failed")
+    assert not program.lines("request.failed")
     assert "error" not in {line["level"] for line in program.lines()}
 
 
@@ -127,7 +119,7 @@ def test_an_operators_body_that_is_not_json_says_so(server: tuple[World, Program
     for path in ("/dead-letters/redrive", f"{_LETTER}/discard"):
         status, problem = _counted(world, path, body)
         assert (status, problem["type"]) in {(400, "/problems/not-json"), (400, "/problems/invalid-utf8")}
-    assert not program.lines("api.failed")
+    assert not program.lines("request.failed")
 
 
 def test_chunked_bodies_of_operators_are_read(server: tuple[World, Program]) -> None:

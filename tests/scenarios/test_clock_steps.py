@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import events
+from tests.programs import ABSENT, NEVER
 from tests.waiting import wait_until
-from tests.world import ABSENT, NEVER, World, events
+from tests.world import World
 
 _COUNT = 6_000
 _HOURS = 2 * 3600.0

@@ -4,15 +4,16 @@ import os
 
 import pytest
 
+from tests.programs import Program
 from tests.waiting import wait_until
-from tests.world import Program, World
+from tests.world import World
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 pytestmark = pytest.mark.skipif(not CORES, reason="only Linux keeps a process on a core")
 
 
 def _cores(program: Program) -> list[int]:
-    """Those of each process but the first, which only watches over the others."""
+    """The cores of each process except the first, which only supervises the others."""
     return sorted(core for process in program.family()[1:] for core in process.cpu_affinity())
 
 

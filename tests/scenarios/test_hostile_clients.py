@@ -1,25 +1,15 @@
-"""Clients that send what they should not: each gets a problem or loses its connection, and others are served on."""
+"""Misbehaving clients: each gets a problem or loses its connection, and the others are still served."""
 
 import http.client
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import requests
 
-from bootstrap.stack import Stack
-from tests.world import Program, World
-
-
-@pytest.fixture(scope="module")
-def server(stack: Stack) -> Iterator[tuple[World, Program]]:
-    """One server for all of them: what the one does must not be felt by the next."""
-    world = World(stack)
-    world.init()
-    yield world, world.serve()
-    world.close()
+from tests.programs import Program
+from tests.world import World
 
 
 def _send(world: World, raw: bytes, timeout: float = 30) -> bytes:
@@ -29,7 +19,7 @@ def _send(world: World, raw: bytes, timeout: float = 30) -> bytes:
             connection.sendall(raw)
             connection.shutdown(socket.SHUT_WR)
         except (ConnectionResetError, BrokenPipeError):
-            pass  # refused before all was sent
+            pass  # rejected before everything was sent
         return _rest(connection)
 
 
@@ -88,7 +78,7 @@ def test_each_is_answered_and_the_next_is_served(
     else:
         assert 413 in status
     _serves(world)
-    assert not program.lines("api.failed")
+    assert not program.lines("request.failed")
 
 
 def test_a_client_that_closes_amid_its_body_costs_nothing(server: tuple[World, Program]) -> None:
@@ -97,7 +87,7 @@ def test_a_client_that_closes_amid_its_body_costs_nothing(server: tuple[World, P
         with socket.create_connection(("127.0.0.1", world.port), timeout=5) as connection:
             connection.sendall(_request("/messages", b'{"a": ', length=5000))
     _serves(world)
-    assert not program.lines("api.failed")
+    assert not program.lines("request.failed")
 
 
 def test_slow_clients_do_not_keep_others_from_being_served(server: tuple[World, Program]) -> None:

@@ -1,4 +1,4 @@
-"""A record is its place, a message is the id that its sender gave it: nothing new is ever taken for something known."""
+"""A record is its place, a message is the id of its sender: nothing new is ever treated as known."""
 
 import uuid
 from collections.abc import Sequence
@@ -7,8 +7,9 @@ import orjson
 import pytest
 import requests
 
+from tests.clients import events
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World
 
 ENTITY = "0b6f3f5e-2f7c-4d59-8a37-1f1f6a1f8c11"
 TRACES = (

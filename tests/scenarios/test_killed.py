@@ -7,12 +7,14 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from tests.clients import events
+from tests.programs import ABSENT, NEVER, Program, signalled
 from tests.waiting import wait_until
-from tests.world import ABSENT, NEVER, Program, World, events, signalled
+from tests.world import World
 
 _COUNT = 60_000
 _KILLS = 10
-_LIFE_SECONDS = 2.5  # what ends earlier did not start, to supervisord: after some such it ends the pod
+_LIFE_SECONDS = 2.5  # supervisord counts an earlier exit as a failed start, and ends the pod after some of them
 
 VICTIMS: dict[str, Callable[[Program], psutil.Process]] = {
     "the bridge": lambda pod: pod.child("--only bridge"),
@@ -23,10 +25,10 @@ VICTIMS: dict[str, Callable[[Program], psutil.Process]] = {
 
 
 def _grown_up(pod: Program, victim: str, seen: dict[int, float]) -> psutil.Process | None:
-    """The victim, once it has been seen for long enough: when a process began is only known to about a second."""
+    """The victim, once it has been observed for long enough: the start of a process is only known to about a second."""
     try:
         found = VICTIMS[victim](pod)
-    except (StopIteration, IndexError, psutil.NoSuchProcess):  # it is being started anew
+    except (StopIteration, IndexError, psutil.NoSuchProcess):  # it is being restarted
         return None
     since = seen.setdefault(found.pid, time.monotonic())
     return found if time.monotonic() - since > _LIFE_SECONDS else None

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from tests.world import World, events
+from tests.clients import events
+from tests.world import World
 
 _KILLER = b'{"kill": true}'
 
-# Loaded by Python itself in every process of the pod: a JSON library with a segmentation fault, so to speak.
+# Loaded by Python in every process of the pod: like a JSON library with a segmentation fault.
 _FAULT = f"""
 import os, signal, orjson
 loads = orjson.loads

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import psutil
 
-from tasks.settings import child_environment
+from tasks.config.settings import child_environment
+from tests.programs import ABSENT
 from tests.waiting import wait_until
-from tests.world import ABSENT, World
+from tests.world import World
 
 
 def test_only_the_bridge_shows_consume_in_its_command_line(ready: World) -> None:
@@ -31,7 +32,7 @@ def test_a_program_that_cannot_start_ends_the_pod(ready: World, tmp_path: Path) 
     path = f"{tmp_path}:{child_environment({})['PATH']}"
     pod = ready.start("consume", redis_url=ABSENT, path=path)
     wait_until(lambda: pod.process.poll() is not None, "the pod has ended", 60)
-    assert [line["program"] for line in pod.lines("pod.given_up")] == ["redis"]
+    assert [line["program"] for line in pod.lines("pod.failed")] == ["redis"]
 
 
 def test_a_program_that_crashes_again_and_again_ends_the_pod(ready: World) -> None:
@@ -43,13 +44,13 @@ def test_a_program_that_crashes_again_and_again_ends_the_pod(ready: World) -> No
             bridge.kill()
             killed.add(bridge.pid)
     assert len(killed) >= 5
-    assert [line["program"] for line in pod.lines("pod.given_up")] == ["bridge"]
+    assert [line["program"] for line in pod.lines("pod.failed")] == ["bridge"]
 
 
 def test_every_line_of_a_pod_is_json(ready: World) -> None:
     pod = ready.consume(redis_url=ABSENT)
     pod.child("valkey-server").kill()
-    wait_until(lambda: pod.lines("program.ended"), "the keeper says that it ended")
+    wait_until(lambda: pod.lines("program.exited"), "the listener says that it exited")
     pod.stop()
-    assert {line["process"] for line in pod.lines()} == {"bridge", "worker", "keeper"}
+    assert {line["process"] for line in pod.lines()} == {"bridge", "worker", "listener"}
     assert len(pod.lines()) == len(pod.log.read_bytes().splitlines())

@@ -1,6 +1,8 @@
-"""`make run` as the README tells it: its curl lines work, Ctrl-C leaves nothing behind, and the data stays."""
+"""`make run` as the documents tell it: their commands work, Ctrl-C leaves nothing behind, and the data stays."""
 
+import contextlib
 import ipaddress
+import json
 import re
 import shlex
 import signal
@@ -14,10 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bootstrap.stack import Stack, free_port
-from tasks import settings
+from bootstrap.localstack.ports import free_port
+from bootstrap.localstack.stack import Stack
+from tasks.config import settings
+from tests.programs import ROOT
 from tests.waiting import wait_until
-from tests.world import ROOT
 
 _README_PORT = "8080"
 
@@ -53,8 +56,10 @@ class Local:
     def listening(self) -> dict[int, ipaddress.IPv4Address | ipaddress.IPv6Address]:
         """The address of each port that a process of the family listens on."""
         process = psutil.Process(self.process.pid)
-        family = [process, *process.children(recursive=True)]
-        found = [socket for one in family for socket in one.net_connections("tcp") if socket.status == "LISTEN"]
+        found = []
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # such as a probe of Redis that has just ended
+                found += [socket for socket in one.net_connections("tcp") if socket.status == "LISTEN"]
         return {port: _plain(host) for host, port in (socket.laddr for socket in found)}
 
     def press_ctrl_c(self) -> None:
@@ -82,11 +87,16 @@ def running(directory: Path) -> Iterator[list[Local]]:
             local.process.wait(60)
 
 
-def readme_curls() -> list[str]:
-    return re.findall(r"^curl .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def documented_curls() -> list[str]:
+    pages = ("README.md", "docs/http-api.md", "docs/getting-started.md")
+    return [line for page in pages for line in re.findall(r"^curl .*$", (ROOT / page).read_text(), re.MULTILINE)]
 
 
-_SAID = ('"accepted":2', '"offset":', '"offset":', '"text":"hello"', "greeting", "event: message")  # by the curl lines
+# What the curl lines print, after the first two of the README.
+_PRINTED = (
+    *('"accepted":2', '"offset":', '"offset":', '"text":"hello"', "greeting", "event: message"),
+    *(" 202 ", "order.paid", '"offset":', '"offset":'),
+)
 
 
 def _says(line: list[str], said: str) -> bool:
@@ -98,11 +108,12 @@ def test_the_readme_works_and_data_survives(directory: Path, running: list[Local
     first = Local(directory, port)
     running.append(first)
     first.wait_for("From nothing to the first message stored")
-    post, get, *others = (shlex.split(line.replace(_README_PORT, str(port))) for line in readme_curls())
+    post, get, *others = (shlex.split(line.replace(_README_PORT, str(port))) for line in documented_curls())
     assert " 202 " in subprocess.run(post, capture_output=True, text=True, check=True).stdout
     wait_until(lambda: '"greeting"' in subprocess.run(get, capture_output=True, text=True).stdout, "it is read back")
-    for line, said in zip(others, _SAID, strict=True):
+    for line, said in zip(others, _PRINTED, strict=True):
         wait_until(partial(_says, line, said), f"{line} says {said}")
+    _dead_letter_commands_work(directory)
     first.press_ctrl_c()
 
     second = Local(directory, port)
@@ -119,6 +130,31 @@ def test_the_readme_works_and_data_survives(directory: Path, running: list[Local
     second.press_ctrl_c()
 
 
+def _dead_letter_commands_work(directory: Path) -> None:
+    """The commands of docs/operations.md, on the dead letter that those of docs/getting-started.md made."""
+    commands = re.findall(
+        r"^python -m bootstrap (dead-letters .*)$", (ROOT / "docs" / "operations.md").read_text(), re.M
+    )
+    assert [command.split()[1] for command in commands] == ["list", "show", "redrive", "discard", "release"]
+    wait_until(lambda: _bootstrap(directory, "dead-letters list --json"), "the dead letter is there")
+    letter = json.loads(_bootstrap(directory, "dead-letters list --json"))
+    assert letter["reason"] == "id_conflict"
+    listed, shown, redriven, *_ = [_bootstrap(directory, command.replace("ID", letter["id"])) for command in commands]
+    assert letter["id"] in listed and '"total": 2' in shown and "1" in redriven
+    assert _bootstrap(directory, "dead-letters list --json") == ""
+
+
+def _bootstrap(directory: Path, arguments: str) -> str:
+    """What a command prints that finds the servers of the running stack by itself."""
+    variables = {**settings.child_environment({}), "LOCAL_DIR": str(directory)}
+    for outside in ("KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"):
+        variables.pop(outside, None)
+    command = [sys.executable, "-m", "bootstrap", *shlex.split(arguments, comments=True)]
+    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "using the local stack" in done.stderr, done.stderr
+    return done.stdout
+
+
 def test_a_port_in_use_is_one_sentence(directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
@@ -126,7 +162,9 @@ def test_a_port_in_use_is_one_sentence(directory: Path) -> None:
         port = taken.getsockname()[1]
         local = Local(directory, port)
         assert local.process.wait(30) == 6
-    assert local.text().splitlines() == [f"bootstrap local: port {port} (--port / PORT) is in use; choose another"]
+    assert local.text().splitlines() == [
+        f"python -m bootstrap local: port {port} (--port / PORT) is in use; choose another"
+    ]
 
 
 def test_with_keys_it_says_how_to_use_them_and_listens_on_loopback(directory: Path, running: list[Local]) -> None:
@@ -167,5 +205,5 @@ def test_an_address_of_another_machine_is_one_sentence(directory: Path, running:
     running.append(local)
     assert local.process.wait(30) == 6
     (line,) = local.text().splitlines()
-    assert line.startswith("bootstrap local: cannot listen on 192.0.2.1:")
+    assert line.startswith("python -m bootstrap local: cannot listen on 192.0.2.1:")
     assert "ADDRESS" in line

@@ -28,10 +28,10 @@ def test_it_is_stored_in_order_while_workers_fail(ready: World, ordering: str, k
     pod = ready.consume(ordering=ordering, batch_records="20", log_level="info")
     ready.wait_for(_COUNT, 120)
     assert ready.sql(_VIOLATIONS.format(key=key)) == [(0,)]
-    assert pod.lines("batch.handed_over_again"), "nothing failed, so nothing was put to the test"
+    assert pod.lines("batch.redelivered"), "nothing failed, so nothing was put to the test"
 
 
-# One batch in ten fails at its first try, as in a short outage: without order, the next overtakes it.
+# One batch in ten fails at its first attempt, as in a short outage: without order, the next one overtakes it.
 _REFUSE_SOME = """
     CREATE SEQUENCE tries;
     CREATE FUNCTION refuse_some() RETURNS trigger LANGUAGE plpgsql AS $$

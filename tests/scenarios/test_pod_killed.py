@@ -1,11 +1,13 @@
 """A whole pod, its Redis too, killed while an early batch is not stored and later ones are: nothing is lost."""
 
+from tests.clients import events
+from tests.programs import ABSENT
 from tests.waiting import wait_until
-from tests.world import ABSENT, World, events
+from tests.world import World
 
 _COUNT = 5_000
 
-# One record cannot be stored while the gate is shut, for a reason that passes: its batch is tried again and again.
+# One record cannot be stored while the gate is shut, for a temporary reason: its batch is redelivered.
 _GATE = """
     CREATE TABLE gate ();
     CREATE FUNCTION pass_gate() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -24,7 +26,7 @@ def test_what_lies_below_later_batches_is_read_again(ready: World) -> None:
     ready.sql(_GATE)
     pod = ready.consume(redis_url=ABSENT, batch_records="100")
     ready.wait_for(_COUNT - 100)
-    wait_until(lambda: pod.lines("batch.handed_over_again"), "the first batch is tried again")
+    wait_until(lambda: pod.lines("batch.redelivered"), "the first batch is tried again")
     pod.end()
     ready.sql("DROP TABLE gate")
     ready.consume(redis_url=ABSENT)

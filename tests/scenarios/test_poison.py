@@ -1,11 +1,12 @@
-"""Poison of every kind, wherever in a batch it lies, hurts only itself."""
+"""Poison records of every kind, anywhere in a batch, affect only themselves."""
 
 import uuid
 
 import orjson
 import pytest
 
-from tests.world import World, events
+from tests.clients import events
+from tests.world import World
 
 _POISON = {
     b"\xff\xfe": "invalid_utf8",

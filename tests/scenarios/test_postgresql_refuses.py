@@ -1,4 +1,4 @@
-"""PostgreSQL that answers and refuses (no connections, read-only, full) stops the flow, and loses nothing."""
+"""A PostgreSQL that responds and rejects (no connections, read-only, full) stops storing, and nothing is lost."""
 
 import os
 import time
@@ -8,15 +8,16 @@ import orjson
 import psutil
 import pytest
 
+from tests.clients import events
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World
 
 _COUNT = 20_000
 _END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
 
 
 def _file_size(world: World, most: int) -> None:
-    """As a full disk does, a limit on the size of files makes PostgreSQL fail to extend a table."""
+    """Like a full disk, a limit on the size of files makes PostgreSQL fail to extend a table."""
     server = psutil.Process(world.stack.servers["postgresql"].pid)
     server.rlimit(psutil.RLIMIT_FSIZE, (most, psutil.RLIM_INFINITY))
 
@@ -44,10 +45,10 @@ def test_it_waits_and_goes_on(ready: World, refusal: str) -> None:
     begin(ready)
     ready.admin(_END_CONNECTIONS)
     held = wait_until(
-        lambda: [x for x in pod.lines("bridge.holding") if x["reason"] == "database_away"], "the bridge says so"
+        lambda: [x for x in pod.lines("bridge.backpressure") if x["reason"] == "database_away"], "the bridge says so"
     )
     assert held[0]["failure"]
-    end(ready)  # nothing ends the sessions that began during the refusal: the workers have to leave them
+    end(ready)  # nothing ends the sessions that began meanwhile: the workers have to leave them
     ready.stored_within(5, f"PostgreSQL is over: {refusal}")
     ready.wait_for(_COUNT, 120)
     ready.holds_exactly(made)

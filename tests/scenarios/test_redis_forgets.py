@@ -1,4 +1,4 @@
-"""Redis wiped, out of memory, or refusing, in the middle of the load: the bridge hands everything over again."""
+"""Redis wiped, out of memory, or rejecting commands under load: the bridge redelivers everything."""
 
 from functools import partial
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import redis
 
-from tasks import app
+from tasks.worker import app
+from tests.clients import events
+from tests.programs import NEVER
 from tests.waiting import wait_until
-from tests.world import NEVER, World, events
+from tests.world import World
 
 _COUNT = 20_000
 _TIMES = 10

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.programs import ABSENT
 from tests.waiting import wait_until
-from tests.world import ABSENT, World
+from tests.world import World
 
 
 @pytest.mark.parametrize(("command", "sign"), [("serve", "process.started"), ("consume", "partitions.assigned")])

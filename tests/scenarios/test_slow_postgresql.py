@@ -7,8 +7,10 @@ from functools import partial
 
 import psutil
 
+from tests.clients import events
+from tests.programs import Program
 from tests.waiting import wait_until
-from tests.world import Program, World, events
+from tests.world import World
 
 _DEADLINE = "3"  # seconds that a worker has for a batch
 _WAITING = """
@@ -19,7 +21,7 @@ _WAITING = """
 
 @contextmanager
 def _locked(world: World) -> Iterator[None]:
-    """As CREATE INDEX holds it."""
+    """The lock of CREATE INDEX."""
     with world.connect() as session, session.cursor() as cursor:
         cursor.execute("LOCK TABLE message IN SHARE MODE")
         yield

@@ -1,4 +1,4 @@
-"""Started before `init` has made topics and tables, the API and the pod wait, and go on by themselves."""
+"""Started before `init` has created topics and tables, the API and the pod wait, and continue by themselves."""
 
 from tests.waiting import wait_until
 from tests.world import World

@@ -1,11 +1,12 @@
-"""SIGTERM in the middle of the load: the pod ends by itself in time, and hands nothing over twice."""
+"""SIGTERM under load: the pod ends by itself in time, and nothing is handed over twice."""
 
 import time
 
 import psutil
 
+from tests.clients import events
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World
 
 
 def test_a_stopped_pod_finishes_what_it_holds(ready: World) -> None:
@@ -39,3 +40,11 @@ def test_a_broker_that_goes_away_before_the_last_commit_holds_nobody_up(ready: W
     ready.wait_for(20_000)
     ready.holds_exactly(made)
     ready.all_committed()
+
+
+def test_every_long_lived_process_says_that_it_stopped(ready: World) -> None:
+    server, pod = ready.serve(), ready.consume()
+    assert ready.post(type="last").status_code == 202
+    assert (server.stop(), pod.stop()) == (0, 0)
+    assert [line["process"] for line in server.lines("process.stopped")] == ["serve"]
+    assert {line["process"] for line in pod.lines("process.stopped")} == {"bridge", "worker", "listener"}

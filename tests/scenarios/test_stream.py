@@ -1,4 +1,4 @@
-"""GET /messages/stream: whoever listens, and comes back, has every message exactly once, in spite of many writers."""
+"""GET /messages/stream: a listener that reconnects gets every message exactly once, in spite of many writers."""
 
 import random
 import threading
@@ -13,8 +13,9 @@ import psycopg2
 import pytest
 import requests
 
+from tests.clients import events
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World
 
 _COUNT = 6_000
 _INSERT = (
@@ -27,7 +28,7 @@ _LARGE = (
 
 
 class Listener(threading.Thread):
-    """Listens until told to stop; with `chance`, it breaks its connection now and then and comes back."""
+    """Listens until stopped; with `chance`, it breaks its connection now and then and reconnects."""
 
     def __init__(self, world: World, chance: random.Random | None = None, **parameters: str) -> None:
         super().__init__(daemon=True)
@@ -64,7 +65,7 @@ class Listener(threading.Thread):
 
 
 def _own_id(message: dict[str, Any]) -> str:
-    """What tells messages apart, as `World.ids` does."""
+    """What distinguishes messages, as in `World.ids`."""
     payload = message["payload"]
     own: str = payload["id"] if isinstance(payload, dict) and "id" in payload else message["id"]
     return own

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from tests.world import World, events
+from tests.clients import events
+from tests.world import World
 
 _ENDLESS = b'{"endless": true}'
 
-# Loaded by Python itself in every process of the pod: a JSON library that hangs on some input, so to speak.
+# Loaded by Python in every process of the pod: like a JSON library that hangs on some input.
 _FAULT = f"""
 import orjson
 loads = orjson.loads

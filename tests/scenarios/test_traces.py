@@ -3,9 +3,10 @@
 import requests
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.clients import events
 from tests.collector import Collector
 from tests.waiting import wait_until
-from tests.world import World, events
+from tests.world import World
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT = "00f067aa0ba902b7"

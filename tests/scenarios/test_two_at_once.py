@@ -5,11 +5,13 @@ from functools import partial
 
 import psycopg2
 
+from tests.clients import events
+from tests.programs import NEVER, Program, signalled
 from tests.waiting import wait_until
-from tests.world import NEVER, Program, World, events, signalled
+from tests.world import World
 
 _COUNT = 3_000
-_TIMES = 3  # after the first, Celery has connected anew
+_TIMES = 3  # after the first, Celery has reconnected
 _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 

@@ -1,15 +1,17 @@
-"""What does nothing and knows no reason says so, ends, and is started anew; what knows one waits."""
+"""A program without progress and without a known cause reports it, exits, and is restarted; with a cause it waits."""
 
 import signal
 import time
 from pathlib import Path
 
+from tests.clients import events
+from tests.programs import signalled
 from tests.waiting import wait_until
-from tests.world import World, events, signalled
+from tests.world import World
 
 _LIMIT = 30
 
-# Loaded by Python itself: Kafka's client asks for no more records, as some of its bugs had it, while a file is there.
+# Loaded by Python itself: kafka-python asks for no more records, as some of its bugs had it, while a file is there.
 _FAULT = """
 import os
 from kafka.consumer.fetcher import Fetcher
@@ -17,7 +19,7 @@ real = Fetcher.send_fetches
 Fetcher.send_fetches = lambda self: [] if os.path.exists({!r}) else real(self)
 """
 
-# The same for kombu: the workers' parent tells Redis of no task that it is done, and so is never free for another.
+# The same for kombu: the workers' parent acknowledges no task, and so is never free for another.
 _DEAF = """
 import os
 from kombu.transport.redis import QoS
@@ -45,7 +47,7 @@ def test_a_stuck_bridge_is_started_anew(ready: World) -> None:
 def test_a_bridge_to_which_nothing_is_delivered_is_started_anew(ready: World, tmp_path: Path) -> None:
     deaf = tmp_path / "deaf"
     (tmp_path / "sitecustomize.py").write_text(_FAULT.format(str(deaf)))
-    pod = ready.consume(watchdog_seconds=str(_LIMIT), pythonpath=str(tmp_path))
+    pod = ready.consume(kafka_client="kafka-python", watchdog_seconds=str(_LIMIT), pythonpath=str(tmp_path))
     first, second = events(100), events(100)
     ready.produce(list(first.values()))
     ready.wait_for(100)

@@ -8,9 +8,10 @@ import yaml
 from honcho.environ import parse_procfile
 
 from bootstrap import cli
-from bootstrap.consume import programs
-from tasks import settings
-from tasks.settings import COMMANDS
+from bootstrap.commands import local
+from bootstrap.pod.supervisor import programs
+from tasks.config import catalogue, settings
+from tasks.config.settings import COMMANDS
 from tests.manifests import (
     KUBE,
     KUSTOMIZATIONS,
@@ -26,9 +27,9 @@ from tests.manifests import (
     read,
     workloads,
 )
-from tests.world import ROOT
+from tests.programs import ROOT
 
-NAMES = {row.name for row in settings.table()}
+NAMES = {row.name for row in catalogue.settings()}
 LARGE = {"requests": {"memory": "256Mi", "cpu": "100m"}, "limits": {"memory": "512Mi", "cpu": "200m"}}
 SMALL = {"requests": {"memory": "128Mi", "cpu": "100m"}, "limits": {"memory": "256Mi", "cpu": "200m"}}
 LIVENESS = ["sh", "-c", "ps aux | grep '[c]onsume'"]
@@ -54,7 +55,7 @@ def configuration(overlay: str) -> dict[str, str]:
 @pytest.mark.parametrize("args", arguments(), ids=" ".join)
 def test_every_command_and_flag_is_accepted(args: list[str]) -> None:
     given = vars(cli.parser().parse_args(args))
-    flags = {settings.flag(row.name) for row in settings.table() if args[0] in row.commands} | {"--only"}
+    flags = {settings.flag(row.name) for row in catalogue.settings() if args[0] in row.commands} | {"--only"}
     assert {one.partition("=")[0] for one in args if one.startswith("--")} <= flags, "argparse takes a part of a name"
     settings.load({name: value for name, value in given.items() if name in NAMES and value is not None}, {})
 
@@ -74,7 +75,9 @@ def test_the_image_is_that_of_this_version() -> None:
 
 
 def test_procfile_supervisord_commands_and_manifests_name_the_same() -> None:
-    procfile = [line.split()[3:] for line in parse_procfile((ROOT / "Procfile").read_text()).processes.values()]
+    lines = parse_procfile((ROOT / "Procfile").read_text()).processes
+    assert lines == {name: f"python -m bootstrap {name}" for name in local.PROCESSES}
+    procfile = [line.split()[3:] for line in lines.values()]
     assert all(cli.parser().parse_args(command) for command in procfile)
     started = [cli.parser().parse_args(args) for args in arguments()]
     assert {one.command for one in started} == {"init", "serve", "consume", "retention"} <= set(COMMANDS)
@@ -92,7 +95,7 @@ def ours_of(kind: str) -> list[Manifest]:
 
 
 def test_ports_are_those_that_the_pods_listen_on() -> None:
-    defaults = {row.name: row.default for row in settings.table()}
+    defaults = {row.name: row.default for row in catalogue.settings()}
     for one in ours():
         given = cli.parser().parse_args(one["args"])
         listens = {int(given.port or defaults["port"])} if given.command == "serve" else set()

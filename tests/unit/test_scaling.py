@@ -7,11 +7,11 @@ from typing import get_args
 import pytest
 
 from api import postgresql
-from bridge.holding import Reason
-from tasks import settings
-from tasks.app import queue
-from tasks.metrics import CATALOGUE, Histogram
-from tasks.settings import Settings
+from bridge.backpressure import Reason
+from tasks.config import settings
+from tasks.config.settings import Settings
+from tasks.observability.metrics import CATALOGUE, Histogram
+from tasks.worker.app import queue
 from tests.manifests import KUBE, literal, manifests, named, operations, ours, read
 
 SCALING = "scaled/10-scaling.yaml"

@@ -1,0 +1,109 @@
+"""GET /messages/export: all matching messages, as NDJSON or CSV, however many there are."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import orjson
+from flask import Response
+from flask_openapi3 import APIBlueprint
+from pydantic import Field
+
+from api import auth, slots
+from api.postgresql import EXPORTING
+from api.responses import message_fields
+from api.views.messages import TAG, MessageQuery
+from tasks.store import messages
+from tasks.store.connection import TRANSIENT
+from tasks.store.messages import Filter, Page
+from tasks.store.models import COLUMNS, StoredMessage
+from tasks.store.rows import Keyset
+
+blueprint = APIBlueprint("exporting", __name__, url_prefix="/messages", abp_tags=[TAG], abp_security=auth.SECURITY)
+auth.needs(blueprint, "read")
+
+_ROWS, _BYTES = 1000, 1_000_000  # read at a time: an export keeps no more in memory
+_SENT_AT_ONCE = 64_000  # that a slow client must read in time, or it is disconnected
+
+
+class ExportQuery(MessageQuery):
+    """Filters, and the format."""
+
+    format: Literal["ndjson", "csv"] = Field("ndjson", description="ndjson: one JSON object a line; csv: a table")
+
+
+@blueprint.get(
+    "/export",
+    responses={200: {"description": "messages", "content": {"application/x-ndjson": {}, "text/csv": {}}}},
+)
+def export(query: ExportQuery) -> Response:
+    """Stream all matching messages, newest first, without those that are stored meanwhile.
+
+    In CSV, a type, key or topic that a spreadsheet would run as a formula begins with an apostrophe. If the
+    response ends normally, the export is complete; after an error the connection is closed.
+    """
+    matching = query.filter()
+    leave = slots.export()
+    try:
+        first = _page(matching, None)  # before the response begins, so that an error is a problem response
+    except BaseException:
+        leave()
+        raise
+    table = query.format == "csv"
+    text = _table(matching, first) if table else _lines(matching, first)
+    kind = "text/csv; charset=utf-8; header=present" if table else "application/x-ndjson"
+    name = f'attachment; filename="messages.{query.format}"'
+    response = Response(text, content_type=kind, headers={"Content-Disposition": name})
+    response.call_on_close(leave)
+    return response
+
+
+def _page(matching: Filter, after: Keyset | None) -> Page:
+    # A query for each: a client that reads for hours holds neither a connection nor a snapshot.
+    try:
+        with EXPORTING.transaction():
+            return messages.page(matching, after, _ROWS, _BYTES)
+    except TRANSIENT:  # such as a restart of PostgreSQL: the pool then makes a new connection
+        with EXPORTING.transaction():
+            return messages.page(matching, after, _ROWS, _BYTES)
+
+
+def _pages(matching: Filter, page: Page) -> Iterator[list[StoredMessage]]:
+    yield page.messages
+    while page.next is not None:
+        page = _page(matching, page.next)
+        yield page.messages
+
+
+def _lines(query: Filter, first: Page) -> Iterator[bytes]:
+    for page in _pages(query, first):
+        text = b"".join(orjson.dumps(message_fields(message)) + b"\n" for message in page)
+        for start in range(0, len(text), _SENT_AT_ONCE):
+            yield text[start : start + _SENT_AT_ONCE]
+
+
+def _table(query: Filter, first: Page) -> Iterator[bytes]:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
+    writer.writerow(COLUMNS)
+    for page in _pages(query, first):
+        for message in page:
+            writer.writerow(_cells(message))
+            if text.tell() > _SENT_AT_ONCE:
+                yield text.getvalue().encode()
+                text.seek(0)
+                text.truncate()
+    yield text.getvalue().encode()
+
+
+def _cells(message: StoredMessage) -> list[Any]:
+    # JSON, numbers and times cannot begin like a formula, except for a negative number, which is harmless.
+    names = {name: _harmless(getattr(message, name)) for name in ("type", "key", "topic")}
+    times = {name: getattr(message, name).isoformat() for name in ("produced_at", "stored_at")}
+    return list({**message._asdict(), **names, **times}.values())
+
+
+def _harmless(text: str | None) -> str | None:
+    # Spreadsheets run text that begins like a formula; an apostrophe prevents it (OWASP, "CSV Injection").
+    return f"'{text}" if text and text[0] in "=+-@\t\r\n＝＋－＠" else text

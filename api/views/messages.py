@@ -1,0 +1,125 @@
+"""GET /messages: pages of stored messages; and one by its id, for which a client can wait."""
+
+import time
+import uuid
+
+from flask import Response
+from flask_openapi3 import APIBlueprint, Tag
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from api import auth, schemas, slots
+from api.pagination import Paged, cursor
+from api.params import Moment
+from api.postgresql import READING
+from api.problems import Problem
+from api.responses import json_response, message_fields
+from api.services import services
+from tasks.errors import BadRecord
+from tasks.message import parse
+from tasks.store import dead_letters, messages
+
+TAG = Tag(name="Reading", description="What is stored")
+blueprint = APIBlueprint("reading", __name__, url_prefix="/messages", abp_tags=[TAG], abp_security=auth.SECURITY)
+auth.needs(blueprint, "read")
+slots.limit(blueprint, "reading")
+
+_LONGEST_WAIT_SECONDS = 10
+_FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25
+
+
+class MessageQuery(BaseModel):
+    """Filters; a message must match all that are set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str | None = Field(None, description="this type exactly")
+    key: str | None = Field(None, description="this key exactly")
+    topic: str | None = Field(None, description="this topic")
+    partition: int | None = Field(None, ge=0, lt=1 << 31, description="this partition")
+    since: Moment | None = Field(None, alias="from", description="stored at this time or later")
+    until: Moment | None = Field(None, alias="to", description="stored before this time")
+    contains: str | None = Field(
+        None, description='JSON that the payload contains, such as {"customer": {"id": 7}}; uses an index'
+    )
+
+    @field_validator("contains")
+    @classmethod
+    def _json(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                parse(text.encode(errors="surrogatepass"))
+            except BadRecord as error:
+                raise ValueError(f"contains must be JSON: {error.detail}") from None
+        return text
+
+    def filter(self) -> messages.Filter:
+        """The filter of the store."""
+        return messages.Filter(**{name: getattr(self, name) for name in MessageQuery.model_fields})
+
+
+class PageQuery(MessageQuery, Paged):
+    """Filters, and a page."""
+
+
+class MessagePath(BaseModel):
+    """A message's id."""
+
+    message_id: uuid.UUID
+
+
+class LookupQuery(BaseModel):
+    """The topic of the message, and how long to wait until it is stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: float = Field(0, ge=0, le=_LONGEST_WAIT_SECONDS, description="seconds to wait until it is stored")
+    topic: str | None = Field(
+        None, description="the message of this topic: each topic has its own ids; by default the newest"
+    )
+
+
+@blueprint.get("", responses={200: schemas.Page})
+def get_page(query: PageQuery) -> Response:
+    """A page of messages, newest first; `next` is the cursor of the page after it.
+
+    A page of large messages has fewer than `limit`.
+    """
+    with READING.transaction():
+        page = messages.page(query.filter(), query.after(), query.limit)
+    following = None if page.next is None else cursor(page.next)
+    return json_response({"messages": [message_fields(message) for message in page.messages], "next": following})
+
+
+@blueprint.get("/<uuid:message_id>", responses={200: schemas.Message})
+def get(path: MessagePath, query: LookupQuery) -> Response:
+    """One message by its id; 404 while it is not stored. `wait` waits for it."""
+    message = _look(path.message_id, query.topic)
+    if message is None and query.wait:
+        with slots.waiting():
+            message = _wait(path.message_id, query)
+    if message is None:
+        raise Problem(404, "not-found", "No such message", f"No message {path.message_id} is stored (yet).")
+    return message
+
+
+def _wait(message_id: uuid.UUID, query: LookupQuery) -> Response | None:
+    end, pause = time.monotonic() + query.wait, _FIRST_LOOK_SECONDS
+    while time.monotonic() + pause <= end and services().serving():
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LAST_LOOK_SECONDS)
+        message = _look(message_id, query.topic)
+        if message is not None:
+            return message
+    return None
+
+
+def _look(message_id: uuid.UUID, topic: str | None) -> Response | None:
+    with READING.transaction():
+        message = messages.find(message_id, topic)
+        dead = dead_letters.find_unsolved(message_id, topic) if message is None else None
+    if message is not None:
+        return json_response(message_fields(message))
+    if dead is None:
+        return None
+    detail = f"It is a dead letter: {dead.reason}, {dead.detail}"
+    raise Problem(404, "dead-letter", "The message could not be stored", detail, reason=dead.reason)

@@ -1,0 +1,1 @@
+"""Kafka, PostgreSQL and Valkey on this machine, without Docker."""

@@ -1,0 +1,1 @@
+"""What runs in a consumer pod besides the bridge and the workers."""

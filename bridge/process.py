@@ -1,0 +1,29 @@
+"""The process of a bridge: waits for Kafka, then runs one member of the consumer group until it is stopped."""
+
+from celery import Celery
+
+from bridge.consumer import DRAIN_SECONDS, Bridge
+from bridge.handover import Handover
+from bridge.kafka.clients import new_consumer, wait_for_brokers
+from bridge.stop_signal import StopSignal
+from tasks.claim_store import RedisClaimStore
+from tasks.config.settings import Settings
+from tasks.observability import events
+from tasks.worker import persist
+
+_STOP_SECONDS = DRAIN_SECONDS + 2
+
+
+def run(settings: Settings, app: Celery) -> None:
+    """Run one member of the consumer group until SIGTERM or SIGINT. Raises Unavailable if Kafka never responds."""
+    stop = StopSignal(_STOP_SECONDS)
+    stop.install()
+
+    def keep_waiting(reason: str) -> bool:
+        events.emit("service.unavailable", service="kafka", reason=reason)
+        return not stop.requested
+
+    consumer = wait_for_brokers(lambda: new_consumer(settings), keep_waiting)
+    claims = RedisClaimStore(settings.redis_url or "")
+    handover = Handover(claims, app.tasks[persist.NAME].enqueue, settings.batch_deadline_seconds)
+    Bridge(settings, handover, consumer, stop).run()

@@ -1,0 +1,1 @@
+"""Settings: where they come from, how they are read, which combinations are valid."""

@@ -1,0 +1,250 @@
+"""The settings: the only reader of flags and environment variables, with default and meaning of each.
+
+A flag wins over its variable, and a variable over the default. All errors are reported at once.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal
+
+from tasks.config import parsers, tls
+from tasks.config.validation import conflicts
+from tasks.errors import ConfigurationError
+
+COMMANDS = ("init", "serve", "consume", "local", "dead-letters", "lost-records", "retention")
+_WITH_KAFKA = ("init", "serve", "consume", "local", "dead-letters")
+_PROCESSING = ("init", "serve", "consume", "local")
+_PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
+_MECHANISMS = ("plain", "scram-sha-256", "scram-sha-512")
+
+
+def _setting(default: str, parse: Callable[[str], Any], meaning: str, *commands: str, secret: bool = False) -> Any:
+    """Declare a setting. `commands` are those that accept it as a flag; without any, it has only a variable."""
+    metadata = {"default": default, "parse": parse, "meaning": meaning, "commands": commands, "secret": secret}
+    return field(metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of a process: read once, validated as a whole, passed down."""
+
+    kafka_brokers: tuple[str, ...] = _setting(
+        "localhost:9092", parsers.names, "Kafka bootstrap servers, comma-separated host:port", *_WITH_KAFKA
+    )
+    kafka_topics: tuple[str, ...] = _setting(
+        "messages", parsers.names, "topics, comma-separated; the first is the default of the API", *_PROCESSING
+    )
+    kafka_partitions: int = _setting("6", parsers.positive, "number of partitions of each topic", "init", "local")
+    kafka_replication_factor: int = _setting("1", parsers.positive, "replication factor of each topic", "init")
+    kafka_security_protocol: str = _setting(
+        "plaintext", parsers.one_of(*_PROTOCOLS), f"security protocol for Kafka: {', '.join(_PROTOCOLS)}", *_WITH_KAFKA
+    )
+    kafka_ssl_ca_file: str | None = _setting(
+        "", tls.ca_file, "CA file (PEM) for Kafka; if not set, the system's trust store", *_WITH_KAFKA
+    )
+    kafka_ssl_cert_file: str | None = _setting("", tls.pem_file, "client certificate for Kafka (PEM)", *_WITH_KAFKA)
+    kafka_ssl_key_file: str | None = _setting(
+        "", tls.pem_file, "private key of the client certificate (PEM)", *_WITH_KAFKA
+    )
+    kafka_sasl_mechanism: str = _setting(
+        "scram-sha-512",
+        parsers.one_of(*_MECHANISMS),
+        f"SASL mechanism: {', '.join(_MECHANISMS)}",
+        *_WITH_KAFKA,
+    )
+    kafka_sasl_username: str | None = _setting("", parsers.optional_name, "SASL user name", *_WITH_KAFKA)
+    kafka_sasl_password: str | None = _setting("", parsers.optional_name, "SASL password", secret=True)
+    kafka_group_id: str = _setting("backend", parsers.name, "consumer group id", "serve", "consume")
+    kafka_client: Literal["confluent", "kafka-python"] = _setting(
+        "confluent",
+        parsers.one_of("confluent", "kafka-python"),
+        "Kafka client that the bridge reads with: confluent or kafka-python",
+        "consume",
+    )
+    database_url: str = _setting(
+        "postgresql://localhost/backend",
+        parsers.url("postgresql", "postgres"),
+        "URL of the PostgreSQL database",
+        *COMMANDS,
+        secret=True,
+    )
+    redis_url: str | None = _setting(
+        "",
+        parsers.optional_url("redis", "rediss", "unix"),
+        "URL of the Redis that carries tasks; if not set, consume starts its own Redis",
+        "consume",
+        secret=True,
+    )
+    redis_ssl_ca_file: str | None = _setting(
+        "", tls.ca_file, "CA file (PEM) for a rediss:// URL; if not set, the system's trust store", "consume"
+    )
+    wait_seconds: int = _setting(
+        "60", parsers.positive, "longest time that init waits for each service, seconds", "init"
+    )
+
+    address: str = _setting(
+        "0.0.0.0", parsers.name, "address to listen on; the default of local is 127.0.0.1", "serve", "consume", "local"
+    )
+    port: int = _setting("8080", parsers.port, "port to listen on", "serve", "local")
+    cors_origins: tuple[str, ...] = _setting(
+        "", parsers.origins, "origins allowed for browsers (CORS), comma-separated scheme://host[:port], or *", "serve"
+    )
+    web_processes: int = _setting(
+        "2", parsers.positive, "number of gunicorn processes; use one for each CPU core", "serve"
+    )
+    web_threads: int = _setting(
+        "32", parsers.positive, "concurrent publish requests, and concurrent reads, for each gunicorn process", "serve"
+    )
+    max_body_bytes: int = _setting("1000000", parsers.positive, "maximum size of a message, bytes", "serve")
+    max_batch_bytes: int = _setting("10000000", parsers.positive, "maximum size of a batch request, bytes", "serve")
+    max_batch_items: int = _setting("10000", parsers.positive, "maximum number of items in a batch request", "serve")
+    payload_index: Literal["on", "off"] = _setting(
+        "on", parsers.one_of("on", "off"), "index for the ?contains filter, which slows down storing: on or off", "init"
+    )
+    stream_listeners: int = _setting(
+        "100", parsers.positive, "concurrent listeners of GET /messages/stream for each gunicorn process", "serve"
+    )
+    publish_queue_bytes: int = _setting(
+        "32000000",
+        parsers.positive,
+        "maximum size of the publish queue of each gunicorn process, bytes; further messages are rejected",
+        "serve",
+    )
+    api_keys: tuple[parsers.ApiKey, ...] = _setting(
+        "",
+        parsers.api_keys,
+        "API keys with their scopes, such as read+write:KEY,operate:KEY; if not set, no authentication",
+        secret=True,
+    )
+    publish_timeout_seconds: int = _setting(
+        "5",
+        parsers.positive,
+        "longest time to wait for Kafka to acknowledge a message, seconds",
+        "serve",
+        "dead-letters",
+    )
+
+    workers: int = _setting(
+        "auto", parsers.workers, "number of Celery worker processes; auto: one for each available CPU core", "consume"
+    )
+    batch_records: int = _setting("2000", parsers.positive, "maximum number of records in a batch", "consume")
+    batch_bytes: int = _setting(
+        "2000000",
+        parsers.positive,
+        "maximum size of a batch, bytes; a single larger record is a batch of its own",
+        "consume",
+    )
+    linger_ms: int = _setting(
+        "50", parsers.positive, "longest time to wait for a batch to fill, milliseconds", "consume"
+    )
+    in_flight: int = _setting("8", parsers.positive, "maximum number of batches in flight", "consume")
+    in_flight_bytes: int = _setting(
+        "32000000", parsers.positive, "maximum size of the batches in flight, bytes", "consume"
+    )
+    ordering: Literal["none", "partition", "key"] = _setting(
+        "none",
+        parsers.one_of("none", "partition", "key"),
+        "order in which records are stored: none, partition or key",
+        "consume",
+    )
+    dead_letter_limit_percent: int = _setting(
+        "50",
+        parsers.percent,
+        "share of dead letters in a partition's recent records above which it is quarantined, percent; 100: never",
+        "consume",
+    )
+    watchdog_seconds: int = _setting(
+        "120",
+        parsers.patience,
+        "restart a bridge or worker after this long without progress and without a known cause, seconds",
+        "consume",
+    )
+    batch_deadline_seconds: int = _setting("60", parsers.positive, "time limit for one batch, seconds", "consume")
+    metrics_port: int = _setting(
+        "0", parsers.port_or_none, "port for the metrics of a consumer pod; 0: none", "consume"
+    )
+
+    retention_days: int = _setting("0", parsers.days, "age at which messages are deleted, days; 0: never", "retention")
+    dead_letter_retention_days: int = _setting(
+        "0", parsers.days, "age at which redriven or discarded dead letters are deleted, days; 0: never", "retention"
+    )
+
+    local_dir: str = _setting(
+        ".local",
+        parsers.name,
+        "directory of the local stack for jars, data and logs; commands without a server use the stack that runs there",
+        "local",
+    )
+    local_started: float = _setting(
+        "0", float, "Unix time at which the command was entered, for the startup time that local prints; 0: unknown"
+    )
+
+    prometheus_multiproc_dir: str | None = _setting(
+        "",
+        parsers.optional_directory,
+        "directory in which the processes of a pod share their metrics; if not set, a temporary directory",
+    )
+    otel_exporter_otlp_endpoint: str | None = _setting(
+        "",
+        parsers.optional_url("http", "https"),
+        "URL of the OpenTelemetry collector for traces (OTLP over HTTP); if not set, no traces",
+    )
+
+    app_env: str = _setting(
+        "development",
+        parsers.one_of("development", "test", "production"),
+        "name of the environment, added to every log line: development, test or production",
+    )
+    log_level: str = _setting(
+        "info",
+        parsers.one_of("debug", "info", "warning", "error"),
+        "lowest level of log lines: debug, info, warning or error",
+    )
+    log_format: str = _setting("text", parsers.one_of("text", "json"), "format of log lines: text or json")
+
+
+def _raw(values: Mapping[str, str], setting: Field[Any]) -> str:
+    return values.get(setting.name.upper(), setting.metadata["default"])
+
+
+def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read settings from `flags` (by setting name), then `environment` (the process's own), then defaults.
+
+    Raises ConfigurationError naming every bad value; a secret's value is never repeated.
+    """
+    values = child_environment(flags or {}, environment)
+    parsed: dict[str, Any] = {}
+    faults: list[str] = []
+    for setting in fields(Settings):
+        text = _raw(values, setting)
+        try:
+            parsed[setting.name] = setting.metadata["parse"](text)
+        except ValueError as error:
+            shown = "" if setting.metadata["secret"] else f" ({text!r})"
+            faults.append(f"{flag(setting.name)} / {setting.name.upper()}{shown}: {_because(error)}")
+    faults = faults or list(conflicts(parsed))
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+    if parsed["redis_url"] is not None:
+        parsed["redis_url"] = tls.redis_url(parsed["redis_url"], parsed["redis_ssl_ca_file"])
+    return Settings(**parsed)
+
+
+def _because(error: ValueError) -> str:
+    text = str(error)
+    return "must be a whole number" if text.startswith("invalid literal") else text
+
+
+def child_environment(flags: Mapping[str, str], environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a child process: ours, and our flags as variables.
+
+    Children get settings this way and not as arguments, because `ps` shows arguments.
+    """
+    own = os.environ if environment is None else environment
+    return {**own, **{name.upper(): value for name, value in flags.items()}}
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting: kafka_topics -> --kafka-topics."""
+    return "--" + name.replace("_", "-")

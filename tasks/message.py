@@ -1,0 +1,235 @@
+"""Records of Kafka and the messages in them: the only module that reads the fields of a message.
+
+A record is one of our API, any JSON value, or a CloudEvent (structured or binary mode, CloudEvents 1.0
+and its Kafka protocol binding). A record that cannot become a message raises BadRecord with a reason.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from tasks.errors import BadRecord
+
+ID_HEADER = "message-id"  # set by the API
+OUTBOX_HEADER = "id"  # set by the event router of an outbox table
+REDRIVEN_HEADER = "redriven-from"  # the dead letter's id
+# Headers that change when the same message is sent again: traces (W3C, B3) and our own.
+CHANGING_HEADERS = ("traceparent", "tracestate", "baggage", "b3", REDRIVEN_HEADER, ID_HEADER)
+_SOURCE_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a01")  # of ids made from CloudEvents source and id
+_RECORD_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids made from a record's place in Kafka
+_RECORD_HASH = hashlib.sha1(_RECORD_NAMESPACE.bytes, usedforsecurity=False)
+# The years 1 to 9999 in every time zone, milliseconds since 1970: a day less at each end.
+EARLIEST_TIMESTAMP, LATEST_TIMESTAMP = -62_135_510_400_000, 253_402_214_400_000
+_MAX_NAME_BYTES = 1000  # of a type or key: PostgreSQL cannot index a value over about 2,700 bytes
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Record(NamedTuple):
+    """A record as Kafka delivered it: the bytes and the place."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int  # milliseconds since 1970
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None  # None: the Kafka client could not return them
+
+
+class Message(NamedTuple):
+    """A message ready to be stored. `id` is the 16 bytes of its UUID; `payload` is JSON text, as sent."""
+
+    id: bytes
+    offset: int
+    timestamp: int
+    type: str | None
+    key: str | None
+    headers: bytes | None
+    payload: bytes | None
+
+
+class Body(NamedTuple):
+    """The fields of a JSON value that have a meaning; an absent one is None."""
+
+    event_id: bytes | None  # made from the source and id of a structured CloudEvent
+    type: str | None
+
+
+NO_BODY = Body(None, None)
+
+
+def decode(record: Record, body: Body | None = None) -> Message:
+    """The message in `record`; a tombstone (no value) is a message without payload.
+
+    `body` is the result of `read_body`, for a caller that has parsed the value already.
+    Raises BadRecord: invalid_utf8, not_json, nul, too_long, bad_header, bad_timestamp.
+    """
+    if record.headers is None:
+        raise BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
+    if not EARLIEST_TIMESTAMP <= record.timestamp <= LATEST_TIMESTAMP:
+        raise BadRecord("bad_timestamp", f"{record.timestamp} ms since 1970 is outside the years 1 to 9999")
+    if body is None:
+        body = NO_BODY if record.value is None else read_body(parse(record.value))
+    message_id, message_type, key = identify(record.key, record.headers, body)
+    return Message(
+        message_id or record_id(record),
+        record.offset,
+        record.timestamp,
+        message_type,
+        key,
+        None if not record.headers else _headers_json(record.headers),
+        record.value,
+    )
+
+
+def identify(key: bytes | None, headers: Headers, body: Body) -> tuple[bytes | None, str | None, str | None]:
+    """The sender's id, the type and the key of a record. Raises BadRecord: too_long."""
+    message_type = body.type
+    if headers:
+        message_type = _text(dict(headers).get("ce_type")) or message_type
+    return (
+        sender_id(headers, body),
+        _short("type", message_type),
+        None if key is None else _short("key", text_of(key)),
+    )
+
+
+def content(key: bytes | None, headers: Headers, payload: Any) -> tuple[Any, ...]:
+    """What must be equal for two messages with one id to be the same message. `payload` is the parsed value.
+
+    The worker compares the same in SQL (`tasks/store/batch_copy.py`).
+    """
+    compared = {name: value for name, value in headers if name not in CHANGING_HEADERS}
+    compared[OUTBOX_HEADER] = (compared.get(OUTBOX_HEADER) or b"").lower()  # a UUID in upper case is the same UUID
+    return key, compared, payload
+
+
+def sender_id(headers: Headers | None, body: Body) -> bytes | None:
+    """The id that the sender gave the record: 16 bytes, or None if the record has only its place.
+
+    The first of: the header `message-id`, the header `id`, if they are UUIDs; the `source` and `id` of a
+    CloudEvent, in either mode. A value that is not a UUID never hides the next source, and a field `id` of any
+    other JSON value is data: in a change stream it is the entity's, and every version of the entity has it.
+    """
+    if not headers:
+        return body.event_id
+    values = dict(headers)
+    for name in (ID_HEADER, OUTBOX_HEADER):
+        raw = values.get(name)
+        event_id = None if raw is None else uuid_bytes(text_of(raw))
+        if event_id is not None:
+            return event_id
+    return _source_id(_text(values.get("ce_source")), _text(values.get("ce_id"))) or body.event_id
+
+
+def read_body(parsed: Any) -> Body:
+    """The fields of a parsed JSON value."""
+    if type(parsed) is not dict:
+        return NO_BODY
+    kind = parsed.get("type")
+    event_id = _source_id(parsed.get("source"), parsed.get("id")) if "specversion" in parsed else None
+    return Body(event_id, kind if type(kind) is str else None)
+
+
+def parse(value: bytes) -> Any:
+    """The JSON value in `value`, as strictly as PostgreSQL's jsonb. Raises BadRecord."""
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise BadRecord(*_why_not_json(value, error)) from None
+    if b"\\u0000" in value and _holds_nul(parsed):
+        raise BadRecord("nul", "PostgreSQL cannot store the character U+0000 in JSON")
+    return parsed
+
+
+def uuid_bytes(text: str) -> bytes | None:
+    """The 16 bytes of a UUID written as 8-4-4-4-12 hexadecimal digits, else None."""
+    if len(text) != 36 or text[8] != "-" or text[13] != "-" or text[18] != "-" or text[23] != "-":
+        return None
+    try:
+        made = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    return made if len(made) == 16 else None
+
+
+def record_id(record: Record) -> bytes:
+    """The id of a record that has no id of its own: the same whenever the same record is read.
+
+    The timestamp is part of it, because a topic that is deleted and recreated counts its offsets
+    from 0 again, and its new records must not be taken for the old ones.
+    """
+    name = _RECORD_HASH.copy()
+    name.update(f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}".encode())
+    made = bytearray(name.digest()[:16])
+    made[6] = made[6] & 0x0F | 0x50  # a UUIDv5 (RFC 9562, section 5.5) in a third of the time of uuid.uuid5
+    made[8] = made[8] & 0x3F | 0x80
+    return bytes(made)
+
+
+def text_of(raw: bytes) -> str:
+    """Bytes as text; bytes that are not UTF-8, or contain NUL, as PostgreSQL writes bytea: `\\x` and hexadecimal."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return "\\x" + raw.hex()
+    return "\\x" + raw.hex() if "\0" in text else text
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else text_of(raw)
+
+
+def _source_id(source: Any, event_id: Any) -> bytes | None:
+    if type(source) is not str or type(event_id) is not str:
+        return None
+    # A JSON array of both, because any separator may be part of either.
+    return uuid.uuid5(_SOURCE_NAMESPACE, orjson.dumps([source, event_id]).decode()).bytes
+
+
+def _headers_json(headers: Headers) -> bytes:
+    """Headers as a JSON object; a name that occurs more than once has a list of values."""
+    values: dict[str, Any] = {}
+    for name, raw in headers:
+        text = _text(raw)
+        name = name.replace("\0", "\\x00")
+        if name not in values:
+            values[name] = text
+        elif isinstance(values[name], list):
+            values[name].append(text)
+        else:
+            values[name] = [values[name], text]
+    return orjson.dumps(values)
+
+
+def _short(name: str, text: str | None) -> str | None:
+    if text is not None and len(text) > _MAX_NAME_BYTES // 4 and len(text.encode()) > _MAX_NAME_BYTES:
+        raise BadRecord("too_long", f"the {name} is longer than {_MAX_NAME_BYTES} bytes")
+    return text
+
+
+def _why_not_json(value: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
+    try:
+        value.decode()
+    except UnicodeDecodeError as not_text:
+        return "invalid_utf8", f"byte {not_text.start} is not UTF-8"
+    return "not_json", str(error)
+
+
+def _holds_nul(parsed: Any) -> bool:
+    waiting = [parsed]  # a list instead of recursion: the value may be 1,024 levels deep
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if "\0" in value:
+                return True
+        elif isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False

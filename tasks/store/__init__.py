@@ -1,0 +1,1 @@
+"""PostgreSQL: the connection, the tables, and the queries of each table."""

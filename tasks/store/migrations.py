@@ -1,0 +1,250 @@
+"""The tables as numbered migrations, applied in order, each exactly once, by one process at a time."""
+
+from dataclasses import dataclass
+
+import peewee
+
+from tasks.errors import NotReady, Unavailable
+from tasks.store import unique_keys
+from tasks.store.connection import NO_TABLE, database, sqlstate
+
+_LOCK = 0x6D657373_61676573  # advisory lock key: "messages" in ASCII
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A step of the schema. A released step is never changed; a further change gets a new number."""
+
+    version: int
+    summary: str
+    sql: str
+
+
+MIGRATIONS = (
+    Migration(
+        1,
+        "message and dead_letter",
+        """
+        CREATE TABLE message (
+            id uuid PRIMARY KEY,
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "offset" bigint NOT NULL,
+            produced_at timestamptz NOT NULL,
+            stored_at timestamptz NOT NULL DEFAULT now(),
+            type text,
+            key text,
+            headers jsonb,
+            payload jsonb
+        );
+        -- Pages and time ranges; stored_at grows, so that new entries go to the index's right edge.
+        CREATE INDEX message_stored_at ON message (stored_at, id);
+        CREATE INDEX message_key ON message (key, stored_at, id) WHERE key IS NOT NULL;
+        CREATE TABLE dead_letter (
+            id uuid PRIMARY KEY,
+            message_id uuid,
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "offset" bigint NOT NULL,
+            produced_at timestamptz NOT NULL,
+            dead_at timestamptz NOT NULL DEFAULT now(),
+            reason text NOT NULL,
+            detail text NOT NULL,
+            key bytea,
+            value bytea,
+            headers jsonb
+        );
+        CREATE INDEX dead_letter_dead_at ON dead_letter (dead_at, id);
+        """,
+    ),
+    Migration(
+        2,
+        "what was done with a dead letter",
+        """
+        ALTER TABLE dead_letter
+            ADD COLUMN state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'redriven', 'discarded')),
+            ADD COLUMN handled_at timestamptz,
+            ADD COLUMN note text;
+        -- Partial: what was handled long ago never slows down those who look at what waits, nor the other way round.
+        CREATE INDEX dead_letter_waiting ON dead_letter (dead_at, id) WHERE state = 'waiting';
+        CREATE INDEX dead_letter_handled ON dead_letter (handled_at, id) WHERE state <> 'waiting';
+        """,
+    ),
+    Migration(
+        3,
+        "bridge, stopped_partition, and dead letters by message",
+        """
+        CREATE TABLE bridge (
+            member text PRIMARY KEY,
+            reported_at timestamptz NOT NULL,
+            status jsonb NOT NULL
+        );
+        CREATE TABLE stopped_partition (
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "group" text NOT NULL,
+            reason text NOT NULL,
+            stopped_at timestamptz NOT NULL,
+            PRIMARY KEY (topic, "partition", "group")
+        );
+        -- Who asks for a message that is not stored asks whether it is dead.
+        CREATE INDEX dead_letter_message_id ON dead_letter (message_id) WHERE message_id IS NOT NULL;
+        """,
+    ),
+    Migration(
+        4,
+        "the order of transactions",
+        """
+        -- For GET /messages/stream, see tasks/tailing.py; both grow, so that new entries go to the right edge.
+        ALTER TABLE message ADD COLUMN xact xid8 NOT NULL DEFAULT pg_current_xact_id();
+        CREATE INDEX message_xact ON message (xact, id);
+        """,
+    ),
+    Migration(
+        5,
+        "idempotency_key",
+        """
+        CREATE TABLE idempotency_key (
+            key uuid PRIMARY KEY,
+            body bytea NOT NULL,
+            used_at timestamptz NOT NULL DEFAULT now()
+        );
+        CREATE INDEX idempotency_key_used_at ON idempotency_key (used_at);
+        """,
+    ),
+    Migration(
+        6,
+        "the limit that stopped a partition",
+        """
+        -- Where it is not known, no higher limit is: only an operator releases those.
+        ALTER TABLE stopped_partition ADD COLUMN limit_percent integer NOT NULL DEFAULT 100;
+        """,
+    ),
+    Migration(
+        7,
+        "ids by topic, dead letters by place",
+        """
+        -- Two topics have two producers, who need not know of each other's ids.
+        ALTER TABLE message DROP CONSTRAINT IF EXISTS message_pkey, ADD PRIMARY KEY (id, topic);
+        -- A record that is read again must not be stored if it is dead.
+        CREATE INDEX dead_letter_place ON dead_letter (topic, "partition", "offset");
+        """,
+    ),
+    Migration(
+        8,
+        "lost_records",
+        """
+        CREATE TABLE lost_records (
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "group" text NOT NULL,
+            first_offset bigint NOT NULL,
+            last_offset bigint NOT NULL,
+            noticed_at timestamptz NOT NULL,
+            acknowledged_at timestamptz,
+            note text,
+            PRIMARY KEY (topic, "partition", "group", first_offset, noticed_at)
+        );
+        """,
+    ),
+)
+# Not a migration: users decide whether it is worth its cost (docs/decisions/0024-optional-payload-index.md).
+_MAKE_INDEX = "CREATE INDEX CONCURRENTLY message_payload ON message USING gin (payload jsonb_path_ops)"
+_DROP_INDEX = "DROP INDEX CONCURRENTLY IF EXISTS message_payload"
+# An index whose build was interrupted exists, costs as much, and serves no query.
+_HAS_INDEX = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('message_payload') AND indisvalid)"
+_INDEX_LOCK = (
+    _LOCK + 1
+)  # another lock: waiting for the first one takes a snapshot, for which the build of an index waits
+_YET_TO_COME = "xact >= pg_snapshot_xmax(pg_current_snapshot())"
+VERSION = MIGRATIONS[-1].version
+
+
+def version() -> int:
+    """The version of the tables; 0 if there are none. Raises peewee.DatabaseError."""
+    try:
+        return int(database.execute_sql("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
+    except peewee.ProgrammingError as error:
+        if sqlstate(error) != NO_TABLE:
+            raise
+        return 0
+
+
+def require_latest() -> None:
+    """Raises NotReady if the tables are missing, older or newer than this program; and peewee.DatabaseError."""
+    reason = _other_version(version())
+    if reason is not None:
+        raise NotReady(reason)
+
+
+def require_not_newer() -> None:
+    """Raises NotReady if a newer version of this program created the tables; and peewee.DatabaseError."""
+    there = version()
+    if there > VERSION:
+        raise NotReady(_other_version(there))
+
+
+def mismatch() -> str | None:
+    """Why the tables do not match this program, as a sentence; None if they match. Raises peewee.DatabaseError."""
+    reason = _other_version(version())
+    if reason is not None:
+        return reason
+    missing = ", ".join(map(unique_keys.describe, unique_keys.missing()))
+    return f"the unique key of {missing} is missing, so rows can be stored twice; run init" if missing else None
+
+
+def _other_version(there: int) -> str | None:
+    if there > VERSION:
+        return f"the tables are of version {there}, newer than this program's {VERSION}; use the matching version"
+    if there < VERSION:
+        return f"the tables are {f'of version {there}, not {VERSION}' if there else 'missing'}; run init"
+    return None
+
+
+def has_payload_index() -> bool:
+    """Whether the index for `contains` exists. Raises peewee.DatabaseError."""
+    return bool(database.execute_sql(_HAS_INDEX).fetchone()[0])
+
+
+def index_payloads(enabled: bool) -> None:
+    """Create that index, or drop it, while others write. Raises Unavailable while another process does so."""
+    if not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_INDEX_LOCK,)).fetchone()[0]:
+        raise Unavailable("another process creates the index of payloads")
+    try:
+        if has_payload_index() != enabled:
+            database.execute_sql(_DROP_INDEX)
+            if enabled:
+                database.execute_sql(_MAKE_INDEX)
+    finally:
+        database.execute_sql("SELECT pg_advisory_unlock(%s)", (_INDEX_LOCK,))
+
+
+def restored() -> bool:
+    """Whether messages have numbers of future transactions, as after restoring a dump of another server."""
+    return bool(database.execute_sql(f"SELECT EXISTS (SELECT FROM message WHERE {_YET_TO_COME})").fetchone()[0])
+
+
+def renumber() -> None:
+    """Give those messages a number before all others, so that the stream treats them as old."""
+    database.execute_sql(f"UPDATE message SET xact = '0' WHERE {_YET_TO_COME}")
+
+
+def upgrade() -> list[Migration]:
+    """Apply the missing migrations, all or none; concurrent processes take turns. Returns those applied.
+
+    Raises NotReady if the tables are newer than this program; and peewee.DatabaseError.
+    """
+    with database.atomic():
+        database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        database.execute_sql(
+            "CREATE TABLE IF NOT EXISTS schema_version"
+            " (version integer PRIMARY KEY, summary text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        require_not_newer()
+        missing = [step for step in MIGRATIONS if step.version > version()]
+        for step in missing:
+            database.execute_sql(step.sql)
+            database.execute_sql(
+                "INSERT INTO schema_version (version, summary) VALUES (%s, %s)", (step.version, step.summary)
+            )
+        return missing

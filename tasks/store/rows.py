@@ -1,0 +1,56 @@
+"""Reads and deletes many rows at a bounded cost: keysets, limits in bytes, short transactions."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from tasks.store.connection import database
+
+_DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
+_FETCHED_FIRST, _FETCHED_AT_ONCE = 5, 20  # few enough to fit in memory even if each row has the maximum size
+_LARGE_ROW = 50_000  # bytes
+
+
+class Keyset(NamedTuple):
+    """The sort key of the last row of a page: the next page starts after it, whatever is written meanwhile."""
+
+    time: datetime
+    id: uuid.UUID
+
+
+def delete_batches(statement: str, before: datetime) -> Iterator[int]:
+    """Repeat a DELETE in short transactions until no row is left; yields the number of rows of each transaction.
+
+    The statement has the parameters `before`, `after_time`, `after_id` and `rows`, and returns the time and id of each
+    deleted row. The keyset lets each run skip the index entries of rows deleted before, which remain until a vacuum.
+    """
+    after: tuple[datetime, str] = (datetime.min.replace(tzinfo=UTC), str(uuid.UUID(int=0)))
+    while True:
+        values = {"before": before, "after_time": after[0], "after_id": after[1], "rows": _DELETED_AT_ONCE}
+        with database.atomic():
+            gone = database.execute_sql(statement, values).fetchall()
+        if not gone:
+            return
+        after = max((moment, str(row_id)) for moment, row_id in gone)
+        yield len(gone)
+
+
+def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """The rows of a query until their text columns exceed `most_bytes`; and whether there may be more rows.
+
+    A LIMIT counts rows, and rows may be large: memory holds at most `most_bytes` and 20 rows.
+    """
+    rows: list[tuple[Any, ...]] = []
+    held, count = 0, _FETCHED_FIRST
+    with database.atomic():
+        database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {query}", values)
+        while held < most_bytes:
+            some = database.execute_sql(f"FETCH {count} FROM rows_within").fetchall()
+            rows += some
+            held += sum(len(value) for row in some for value in row if isinstance(value, str))
+            if len(some) < count:
+                return rows, False
+            count = _FETCHED_FIRST if held > _LARGE_ROW * len(rows) else _FETCHED_AT_ONCE
+        database.execute_sql("CLOSE rows_within")
+    return rows, True

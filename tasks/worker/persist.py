@@ -1,0 +1,231 @@
+"""The Celery task that stores a batch: fetch, decode, store in one transaction, report the result."""
+
+import contextlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import peewee
+import psycopg2
+import redis
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import Task
+from celery.worker.request import Request
+from kombu.asynchronous import get_event_loop
+
+from tasks import claim_check, claim_store
+from tasks import message as envelope
+from tasks.claim_check import Claim, ClaimStore, Outcome, Result
+from tasks.errors import AccessDenied, BadRecord
+from tasks.message import Message, Record
+from tasks.observability import events, metrics, traces
+from tasks.store import batches
+from tasks.store.batches import BatchStore, Dead
+from tasks.store.connection import TRANSIENT, explain
+
+NAME = "tasks.persist"
+# Errors that do not depend on the record: unavailable services, tables that init has not created yet.
+_PASSING = (psycopg2.Error, peewee.PeeweeException, redis.RedisError)
+_REPORT_AGAIN_SECONDS = 0.2
+_timestamp = attrgetter("timestamp")
+_IDS_SHOWN = 10  # in the line of a stored batch, so that small batches can be found by message id
+
+
+class PersistRequest(Request):  # type: ignore[misc]
+    """Runs in the parent of the worker processes: reports what the task cannot, the end of its process."""
+
+    def acknowledge(self) -> None:
+        """Acknowledge the task."""
+        self._settle(self.message.ack)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Return the task to the queue."""
+        self._settle(lambda: self.message.reject(requeue=requeue))
+
+    def _settle(self, say: Callable[[], None]) -> None:
+        # Celery would only log the error. The task would count as taken for ever, the prefetch window as full, and
+        # the worker would never consume again. As an error of the event loop it makes the worker reconnect.
+        if self.acknowledged:
+            return
+        self.acknowledged: bool = True
+        try:
+            say()
+        except (redis.RedisError, *self._connection_errors) as error:
+            loop = get_event_loop()
+            if loop is not None:  # otherwise it is already reconnecting, or ending
+                loop.call_soon(_raise, error)
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Called for an exception of the task, and when its process ended."""
+        raised = exc_info.exception
+        if isinstance(raised, ExceptionWithTraceback):
+            raised = raised.exc
+        if isinstance(raised, WorkerLostError):
+            self.task.report_end(self.args, "its worker process ended")
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Called when the task exceeded its time limit; its process is then killed."""
+        if not soft:
+            self.task.report_end(self.args, f"it took longer than {timeout:.0f} s")
+        return super().on_timeout(soft, timeout)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+class Persist(Task):  # type: ignore[misc]
+    """Stores the batch of a claim. Running it any number of times has the same effect as once."""
+
+    name = NAME
+    Request = PersistRequest
+    throws = _PASSING  # on_failure logs one line, without a traceback
+    # Set by tasks.worker.app.create_app:
+    claims: ClaimStore
+    store: BatchStore
+    seconds: float  # the time limit of a batch
+
+    def enqueue(self, claim: Claim) -> None:
+        """Send the task of a claim. Raises kombu.exceptions.OperationalError while Redis is unavailable."""
+        self.apply_async(args=(claim.fields(),), retry=False)
+
+    def run(self, fields: dict[str, Any]) -> None:
+        """Store a batch. `fields` is a Claim. After an exception it may not be stored, so it is redelivered."""
+        claim = Claim.of(fields)
+        with traces.storing(claim.topic, claim.place(), claim.traceparent):
+            self._store(claim)
+
+    def _store(self, claim: Claim) -> None:
+        packed = self.claims.take(claim)
+        if packed is None:
+            events.emit("batch.stale", **claim.place())
+            return
+        records = claim_check.unpack(claim, packed)
+        messages, dead = ([], []) if claim.dead_letter_reason else decode_all(records)
+        self.claims.mark_decoded(claim)
+        if claim.dead_letter_reason:
+            killer = Dead(records[0], "killed_its_worker", claim.dead_letter_reason)
+            outcome = self.store.dead_letter(killer, self.seconds)
+        else:
+            outcome = self.store.store_batch(claim.topic, claim.partition, records, messages, dead, self.seconds)
+        # Before anything else: a later failure must not be blamed on a record that is stored.
+        self._report(claim, _result(claim, outcome))
+        _count(claim, records, outcome)
+        _log(claim, messages, outcome)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo) -> None:
+        """Called in the worker process after an exception of `run`: the bridge decides when to retry."""
+        if isinstance(exc, TimeLimitExceeded):
+            return  # in the parent, whose loop must not wait for Redis; PersistRequest.on_timeout has reported it
+        claim = Claim.of(args[0])
+        explained = explain(exc) if isinstance(exc, TRANSIENT) else None
+        if isinstance(explained, AccessDenied):
+            reason = str(explained)
+        else:
+            reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
+        events.emit("batch.failed", **claim.place(), reason=reason)
+        outcome: Outcome = "failed" if isinstance(exc, _PASSING) else "killed"
+        self._report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
+
+    def _report(self, claim: Claim, result: Result) -> None:
+        # The bridge waits for this, while the worker lives, until the batch's deadline; and without Redis
+        # this process has nothing else to do.
+        reported = False
+        while True:
+            try:
+                self.claims.report(claim, result)
+                return
+            except redis.RedisError as error:
+                if not reported:
+                    events.emit("service.unavailable", service="redis", reason=claim_store.explain(error))
+                reported = True
+                time.sleep(_REPORT_AGAIN_SECONDS)
+
+    def report_end(self, args: Sequence[Any], reason: str) -> None:
+        """Report to the bridge that the process of this batch ended without a report.
+
+        Called in the parent, which tries once: the bridge redelivers a batch after its deadline.
+        A record is the cause only if the batch was still being decoded. Once PostgreSQL was reached,
+        a COMMIT may be in progress, or the batch may be stored.
+        """
+        claim = Claim.of(args[0])
+        outcome: Outcome = "failed"
+        try:
+            if self.claims.is_decoding(claim):
+                outcome = "killed"
+        except redis.RedisError as error:
+            events.emit("service.unavailable", service="redis", reason=claim_store.explain(error))
+        reason = reason if outcome == "killed" else f"{reason}, perhaps while PostgreSQL stored its batch"
+        events.emit("batch.failed", **claim.place(), reason=reason)
+        with contextlib.suppress(redis.RedisError):
+            self.claims.report(claim, Result(claim.batch, claim.attempt, outcome, reason=reason))
+
+
+def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
+    """Split records into messages and dead letters, in order."""
+    messages: list[Message] = []
+    dead: list[Dead] = []
+    decode = envelope.decode
+    for record in records:
+        try:
+            messages.append(decode(record))
+        except BadRecord as bad:
+            dead.append(Dead(record, bad.reason, bad.detail))
+    return messages, dead
+
+
+def _result(claim: Claim, outcome: batches.Stored) -> Result:
+    return Result(
+        claim.batch,
+        claim.attempt,
+        "stored",
+        outcome.stored,
+        outcome.redelivered,
+        len(outcome.duplicates),
+        len(outcome.dead),
+        sum(dead.counts() for dead in outcome.dead),
+    )
+
+
+def _count(claim: Claim, records: Sequence[Record], outcome: batches.Stored) -> None:
+    metrics.STORED.add(outcome.stored, claim.topic)
+    metrics.REDELIVERED.add(outcome.redelivered, claim.topic)
+    metrics.DUPLICATES.add(len(outcome.duplicates), claim.topic)
+    for reason, dead in Counter(dead.reason for dead in outcome.dead).items():
+        metrics.DEAD.add(dead, claim.topic, reason)
+    oldest = min(map(_timestamp, records))
+    metrics.END_TO_END_SECONDS.observe(max(0.0, datetime.now(UTC).timestamp() - oldest / 1000), claim.topic)
+
+
+def _log(claim: Claim, messages: Sequence[Message], outcome: batches.Stored) -> None:
+    counts = {
+        "stored": outcome.stored,
+        "redelivered": outcome.redelivered,
+        "duplicates": len(outcome.duplicates),
+        "dead": len(outcome.dead),
+    }
+    shown = [str(uuid.UUID(bytes=message.id)) for message in messages[:_IDS_SHOWN]]
+    events.emit("batch.stored", **claim.place(), **counts, ids=shown)
+    for dead in outcome.dead:
+        place = {"topic": dead.record.topic, "partition": dead.record.partition, "offset": dead.record.offset}
+        events.emit("record.dead_lettered", batch=claim.batch, **place, reason=dead.reason, detail=dead.detail)
+    for message, stored_partition, stored_offset in outcome.duplicates:
+        events.emit(
+            "message.duplicate",
+            id=str(uuid.UUID(bytes=message.id)),
+            batch=claim.batch,
+            topic=claim.topic,
+            partition=claim.partition,
+            offset=message.offset,
+            stored_partition=stored_partition,
+            stored_offset=stored_offset,
+        )
+    if events.is_logged("message.stored"):
+        for message in messages:
+            events.emit("message.stored", id=str(uuid.UUID(bytes=message.id)), batch=claim.batch, offset=message.offset)

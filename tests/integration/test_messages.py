@@ -1,0 +1,162 @@
+"""Reads over HTTP from a real PostgreSQL."""
+
+import threading
+import time
+import uuid
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tasks.store import messages
+from tests.statements import END_CONNECTIONS, MANY_MESSAGES
+from tests.waiting import wait_until
+from tests.world import World
+
+_INDEX_USE = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'message_payload'"
+
+
+def body(answer: TestResponse) -> dict[str, Any]:
+    parsed: dict[str, Any] = answer.get_json()
+    return parsed
+
+
+def ids(answer: TestResponse) -> list[str]:
+    return [message["id"] for message in body(answer)["messages"]]
+
+
+def test_pages_follow_each_other_without_gap_or_repetition_under_writes(
+    ready: World, client: FlaskClient, rows: list[str]
+) -> None:
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = client.get("/messages", query_string={"limit": 4, **({"cursor": cursor} if cursor else {})})
+        seen += ids(page)
+        cursor = body(page)["next"]
+        ready.sql(
+            'INSERT INTO message (id, topic, "partition", "offset", produced_at)'
+            " VALUES (gen_random_uuid(), 'new', 0, 0, now())"
+        )
+    assert seen == rows
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("type=type-1", 8),
+        ("key=k3", 6),
+        ("topic=t0", 13),
+        ("topic=t0&key=k2&type=type-0", 2),
+        ("from=2026-01-01T01:00:00Z&to=2026-01-01T03:00:00Z", 10),
+        ("type=none", 0),
+    ],
+)
+def test_filters(client: FlaskClient, rows: list[str], query: str, found: int) -> None:
+    assert len(ids(client.get(f"/messages?{query}"))) == found
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "limit=1001", "from=yesterday", "to=2026-01-01", "cursor=x", "tpye=a"]
+)
+def test_wrong_parameters_are_said_to_be(client: FlaskClient, query: str) -> None:
+    answer = client.get(f"/messages?{query}")
+    assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
+    assert body(answer)["detail"]
+
+
+def test_one_message_with_its_numbers_as_they_were_sent(ready: World, client: FlaskClient) -> None:
+    message_id = str(uuid.uuid4())
+    ready.sql(
+        'INSERT INTO message (id, topic, "partition", "offset", produced_at, payload)'
+        " VALUES (%s, 't', 1, 2, now(), '{\"n\": 1.10, \"large\": 123456789012345678901234567890}')",
+        message_id,
+    )
+    answer = client.get(f"/messages/{message_id}")
+    assert answer.status_code == 200
+    assert b'"payload":{"n": 1.10, "large": 123456789012345678901234567890}' in answer.data
+
+
+def test_what_is_not_stored_is_not_found(client: FlaskClient) -> None:
+    assert client.get(f"/messages/{uuid.uuid4()}").status_code == 404
+    assert client.get("/messages/no-uuid").status_code == 404
+
+
+def test_a_dead_letter_is_said_to_be_one_until_it_is_redriven(ready: World, client: FlaskClient) -> None:
+    letter_id = str(uuid.uuid4())
+    ready.sql(
+        'INSERT INTO dead_letter (id, topic, "partition", "offset", produced_at, reason, detail)'
+        " VALUES (%s, 't', 0, 0, now(), 'nul', 'd')",
+        letter_id,
+    )
+    assert body(client.get(f"/messages/{letter_id}"))["type"] == "/problems/dead-letter"
+    ready.sql("UPDATE dead_letter SET state = 'redriven'")
+    assert body(client.get(f"/messages/{letter_id}"))["type"] == "/problems/not-found"
+
+
+def test_readiness_names_what_is_away(client: FlaskClient) -> None:
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert body(answer)["services"]["postgresql"]["ok"]
+    assert not body(answer)["services"]["kafka"]["ok"]
+    assert client.get("/health").status_code == 200
+
+
+def test_a_database_that_is_away_is_a_503_and_comes_back(ready: World, client: FlaskClient) -> None:
+    assert client.get("/messages").status_code == 200
+    ready.sql(END_CONNECTIONS, "backend-test")
+    answers = [client.get("/messages").status_code for _ in range(2)]
+    assert answers[-1] == 200
+    assert answers[0] in (200, 503)
+
+
+def test_what_many_payloads_contain_is_found_from_the_newest_on(ready: World, client: FlaskClient) -> None:
+    ready.sql(MANY_MESSAGES, 50_000)
+    ready.sql("ANALYZE message")
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    for _ in range(3):
+        answer = client.get("/messages", query_string={"contains": '{"deep": {"list": ["x"]}}', "limit": 60, **cursor})
+        seen += ids(answer)
+        cursor = {"cursor": body(answer)["next"]}
+    newest = ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC LIMIT 180")
+    assert seen == [str(row[0]) for row in newest]
+    wanted = messages.Filter(contains='{"deep": {"list": ["x"]}}')
+    query, values = messages._select(wanted, None, 60).sql()
+    plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
+    assert "message_stored_at" in plan, plan
+    query, values = messages._select(messages.Filter(contains='{"n": 7}'), None, 60).sql()
+    plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
+    assert "message_payload" in plan, plan
+    assert "message_stored_at" not in plan, plan
+
+
+@pytest.mark.parametrize("wrong", ["", "{", "[1e400]", '"\\u0000"', '"\\ud800"', "NaN", "[" * 2000])
+def test_what_no_payload_contains_is_refused(client: FlaskClient, wrong: str) -> None:
+    answer = client.get("/messages", query_string={"contains": wrong})
+    assert (answer.status_code, body(answer)["parameter"]) == (400, "contains")
+
+
+def test_an_index_serves_what_payloads_contain(ready: World, client: FlaskClient) -> None:
+    ready.sql(MANY_MESSAGES, 50_000)
+    ready.sql("ANALYZE message")
+    answer = client.get("/messages", query_string={"contains": '{"n": 7}', "from": "2020-01-01T00:00:00Z"})
+    assert [message["payload"] for message in body(answer)["messages"]] == [{"n": 7, "deep": {"list": [7, "x"]}}]
+    assert len(ids(client.get("/messages", query_string={"contains": '{"deep": {"list": ["x", 9]}}'}))) == 1
+    assert len(ids(client.get("/messages", query_string={"contains": "{}", "limit": 3}))) == 3
+    ready.sql("SELECT pg_stat_force_next_flush()")
+    wait_until(lambda: ready.sql(_INDEX_USE)[0][0] >= 2, "the index of payloads was used")
+
+
+def test_a_message_can_be_waited_for(ready: World, client: FlaskClient) -> None:
+    message_id = uuid.uuid4()
+    began = time.monotonic()
+    assert client.get(f"/messages/{message_id}?wait=0.3").status_code == 404
+    assert time.monotonic() - began < 5
+    statement = 'INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, \'t\', 0, 0, now())'
+    late = threading.Timer(0.5, ready.sql, (statement, str(message_id)))
+    late.start()
+    assert client.get(f"/messages/{message_id}?wait=10").status_code == 200
+    late.join()
+    assert client.get(f"/messages/{message_id}?wait=11").status_code == 400
