@@ -23,7 +23,7 @@ def message_fields(message: StoredMessage) -> dict[str, Any]:
     return {
         **message._asdict(),
         "id": str(message.id),
-        "produced_at": message.produced_at.isoformat(),
+        "produced_at": message.produced_at and message.produced_at.isoformat(),
         "stored_at": message.stored_at.isoformat(),
         "headers": _fragment(message.headers),
         "payload": _fragment(message.payload),

@@ -46,7 +46,7 @@ class Message(BaseModel):
     topic: str
     partition: int
     offset: int
-    produced_at: datetime = Field(description="the timestamp that its producer set")
+    produced_at: datetime | None = Field(description="the timestamp that its producer set; null without one")
     stored_at: datetime = Field(description="when PostgreSQL stored it")
     headers: dict[str, Any] | None
     payload: Any = Field(description="the JSON value that was sent")

@@ -22,7 +22,8 @@ _SOURCE_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a01")  # of ids 
 _RECORD_NAMESPACE = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # of ids made from a record's place in Kafka
 _RECORD_HASH = hashlib.sha1(_RECORD_NAMESPACE.bytes, usedforsecurity=False)
 # The years 1 to 9999 in every time zone, milliseconds since 1970: a day less at each end.
-EARLIEST_TIMESTAMP, LATEST_TIMESTAMP = -62_135_510_400_000, 253_402_214_400_000
+_EARLIEST_TIMESTAMP, _LATEST_TIMESTAMP = -62_135_510_400_000, 253_402_214_400_000
+_NO_TIMESTAMP = -1  # RecordBatch.NO_TIMESTAMP of Kafka
 _MAX_NAME_BYTES = 1000  # of a type or key: PostgreSQL cannot index a value over about 2,700 bytes
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -34,18 +35,21 @@ class Record(NamedTuple):
     topic: str
     partition: int
     offset: int
-    timestamp: int  # milliseconds since 1970
+    timestamp: int  # as in Kafka; see `produced_at`
     key: bytes | None
     value: bytes | None
     headers: Headers | None  # None: the Kafka client could not return them
 
 
 class Message(NamedTuple):
-    """A message ready to be stored. `id` is the 16 bytes of its UUID; `payload` is JSON text, as sent."""
+    """A message ready to be stored. `id` is the 16 bytes of its UUID; `payload` is JSON text, as sent.
+
+    `timestamp` is in milliseconds since 1970.
+    """
 
     id: bytes
     offset: int
-    timestamp: int
+    timestamp: int | None
     type: str | None
     key: str | None
     headers: bytes | None
@@ -66,24 +70,32 @@ def decode(record: Record, body: Body | None = None) -> Message:
     """The message in `record`; a tombstone (no value) is a message without payload.
 
     `body` is the result of `read_body`, for a caller that has parsed the value already.
-    Raises BadRecord: invalid_utf8, not_json, nul, too_long, bad_header, bad_timestamp.
+    Raises BadRecord: invalid_utf8, not_json, nul, too_long, bad_header.
     """
     if record.headers is None:
         raise BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
-    if not EARLIEST_TIMESTAMP <= record.timestamp <= LATEST_TIMESTAMP:
-        raise BadRecord("bad_timestamp", f"{record.timestamp} ms since 1970 is outside the years 1 to 9999")
     if body is None:
         body = NO_BODY if record.value is None else read_body(parse(record.value))
     message_id, message_type, key = identify(record.key, record.headers, body)
     return Message(
         message_id or record_id(record),
         record.offset,
-        record.timestamp,
+        produced_at(record.timestamp),
         message_type,
         key,
         None if not record.headers else _headers_json(record.headers),
         record.value,
     )
+
+
+def produced_at(timestamp: int) -> int | None:
+    """A record's timestamp, in milliseconds since 1970; None if it has none, or one outside the years 1 to 9999.
+
+    Producers that count microseconds write the year 57000. That costs the record its time, not its payload.
+    """
+    if timestamp == _NO_TIMESTAMP or not _EARLIEST_TIMESTAMP <= timestamp <= _LATEST_TIMESTAMP:
+        return None
+    return timestamp
 
 
 def identify(key: bytes | None, headers: Headers, body: Body) -> tuple[bytes | None, str | None, str | None]:

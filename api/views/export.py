@@ -100,7 +100,8 @@ def _table(query: Filter, first: Page) -> Iterator[bytes]:
 def _cells(message: StoredMessage) -> list[Any]:
     # JSON, numbers and times cannot begin like a formula, except for a negative number, which is harmless.
     names = {name: _harmless(getattr(message, name)) for name in ("type", "key", "topic")}
-    times = {name: getattr(message, name).isoformat() for name in ("produced_at", "stored_at")}
+    moments = {"produced_at": message.produced_at, "stored_at": message.stored_at}
+    times = {name: moment and moment.isoformat() for name, moment in moments.items()}
     return list({**message._asdict(), **names, **times}.values())
 
 

@@ -9,6 +9,7 @@ from bridge.kafka.single_flight import SingleFlight
 from bridge.kafka.types import Committed, TopicPartition
 from tasks.config.settings import Settings
 from tasks.errors import Unavailable
+from tasks.message import produced_at
 
 _FRESH_SECONDS = 1.0  # however many clients ask, Kafka gets one request a second
 _READ_SECONDS = 1.0
@@ -19,7 +20,7 @@ _PATIENCE_SECONDS = 5.0
 class Lag:
     """The lag of a partition: its first and end offset, the committed offset, the records between, their greatest age.
 
-    `seconds` is None if there are no such records, or if the oldest one could not be read in time.
+    `seconds` is None if there are no such records, or if the oldest one has no timestamp or could not be read in time.
     """
 
     topic: str
@@ -77,6 +78,7 @@ def _lags(
     made = cluster.timestamps({p: begins[p] for p in partitions if begins[p] < ends[p]}, _READ_SECONDS)
     now = datetime.now(UTC).timestamp()
     for p in partitions:
-        seconds = max(0.0, now - made[p] / 1000) if p in made else None
+        timestamp = produced_at(made[p]) if p in made else None
+        seconds = None if timestamp is None else max(0.0, now - timestamp / 1000)
         records = max(0, ends[p] - begins[p])
         yield Lag(p.topic, p.partition, first[p], ends[p], offsets.get(p), records, seconds)

@@ -12,12 +12,11 @@ import orjson
 import psycopg2
 
 from tasks.message import (
-    EARLIEST_TIMESTAMP,
-    LATEST_TIMESTAMP,
     NO_BODY,
     REDRIVEN_HEADER,
     Message,
     Record,
+    produced_at,
     record_id,
     sender_id,
 )
@@ -182,14 +181,14 @@ def _dead_row(dead: Dead) -> dict[str, Any]:
         [name.replace("\0", "\\x00"), None if raw is None else b64encode(raw).decode()]
         for name, raw in record.headers or ()
     ]
-    produced_at = min(max(record.timestamp, EARLIEST_TIMESTAMP), LATEST_TIMESTAMP)
+    timestamp = produced_at(record.timestamp)
     return {
         "id": uuid.UUID(bytes=record_id(record)),
         "message_id": None if dead.message_id is None else uuid.UUID(bytes=dead.message_id),
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "produced_at": datetime.fromtimestamp(produced_at / 1000, UTC),
+        "produced_at": None if timestamp is None else datetime.fromtimestamp(timestamp / 1000, UTC),
         "dead_at": datetime.now(UTC),
         "reason": dead.reason,
         "detail": dead.detail.replace("\0", "\\x00"),

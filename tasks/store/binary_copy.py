@@ -18,6 +18,7 @@ _FIELDS_AND_ID = Struct(">hi").pack(len(COPIED_COLUMNS), 16)
 _length = Struct(">i").pack
 _int4 = Struct(">ii").pack
 _offset_and_time = Struct(">iqiq").pack
+_offset_only = Struct(">iqi").pack
 _POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01, in milliseconds since 1970
 
 
@@ -36,7 +37,9 @@ def encode(topic: str, partition: int, messages: Sequence[Message]) -> bytes:
             encoded_type,
             _NULL if key is None else _text(key),
             place,
-            _offset_and_time(8, offset, 8, (timestamp - _POSTGRES_EPOCH_MS) * 1000),
+            _offset_only(8, offset, -1)
+            if timestamp is None
+            else _offset_and_time(8, offset, 8, (timestamp - _POSTGRES_EPOCH_MS) * 1000),
             _NULL if headers is None else _jsonb(headers),
             _NULL if payload is None else _jsonb(payload),
         )

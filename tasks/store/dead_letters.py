@@ -139,7 +139,7 @@ def record_of(letter: DeadLetter) -> Record:
         letter.topic,
         letter.partition,
         letter.offset,
-        round(letter.produced_at.timestamp() * 1000),
+        -1 if letter.produced_at is None else round(letter.produced_at.timestamp() * 1000),
         None if letter.key is None else bytes(letter.key),
         None if letter.value is None else bytes(letter.value),
         [(name, None if raw is None else b64decode(raw)) for name, raw in headers],

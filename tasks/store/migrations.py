@@ -132,7 +132,7 @@ MIGRATIONS = (
     ),
     Migration(
         8,
-        "lost_records",
+        "lost_records, and records without a timestamp",
         """
         CREATE TABLE lost_records (
             topic text NOT NULL,
@@ -145,6 +145,8 @@ MIGRATIONS = (
             note text,
             PRIMARY KEY (topic, "partition", "group", first_offset, noticed_at)
         );
+        ALTER TABLE message ALTER COLUMN produced_at DROP NOT NULL;
+        ALTER TABLE dead_letter ALTER COLUMN produced_at DROP NOT NULL;
         """,
     ),
 )
@@ -153,9 +155,8 @@ _MAKE_INDEX = "CREATE INDEX CONCURRENTLY message_payload ON message USING gin (p
 _DROP_INDEX = "DROP INDEX CONCURRENTLY IF EXISTS message_payload"
 # An index whose build was interrupted exists, costs as much, and serves no query.
 _HAS_INDEX = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('message_payload') AND indisvalid)"
-_INDEX_LOCK = (
-    _LOCK + 1
-)  # another lock: waiting for the first one takes a snapshot, for which the build of an index waits
+# Another lock: waiting for the first one takes a snapshot, for which the build of an index waits.
+_INDEX_LOCK = _LOCK + 1
 _YET_TO_COME = "xact >= pg_snapshot_xmax(pg_current_snapshot())"
 VERSION = MIGRATIONS[-1].version
 
@@ -179,8 +180,7 @@ def require_latest() -> None:
 
 def require_not_newer() -> None:
     """Raises NotReady if a newer version of this program created the tables; and peewee.DatabaseError."""
-    there = version()
-    if there > VERSION:
+    if (there := version()) > VERSION:
         raise NotReady(_other_version(there))
 
 

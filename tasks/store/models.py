@@ -37,7 +37,7 @@ class StoredMessage(NamedTuple):
     topic: str
     partition: int
     offset: int
-    produced_at: datetime
+    produced_at: datetime | None  # None: the record has no timestamp, or one outside the years 1 to 9999
     stored_at: datetime
     headers: str | None
     payload: str | None
@@ -53,7 +53,7 @@ class Message(Model):
     topic = TextField()
     partition = IntegerField()
     offset = BigIntegerField()
-    produced_at = DateTimeField()
+    produced_at = DateTimeField(null=True)
     stored_at = DateTimeField()
     type = TextField(null=True)
     key = TextField(null=True)
@@ -74,7 +74,7 @@ class DeadLetter(Model):
     topic = TextField()
     partition = IntegerField()
     offset = BigIntegerField()
-    produced_at = DateTimeField()
+    produced_at = DateTimeField(null=True)
     dead_at = DateTimeField()
     reason = TextField()
     detail = TextField()

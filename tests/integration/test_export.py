@@ -58,6 +58,14 @@ def test_a_cell_of_a_table_is_no_formula(ready: World, client: FlaskClient) -> N
     assert text.endswith(",-1\r\n")
 
 
+def test_what_has_no_timestamp_is_shown_and_exported_without_one(ready: World, client: FlaskClient) -> None:
+    ready.sql('INSERT INTO message (id, topic, "partition", "offset") VALUES (gen_random_uuid(), \'t\', 0, 0)')
+    assert orjson.loads(client.get("/messages").get_data())["messages"][0]["produced_at"] is None
+    assert orjson.loads(client.get("/messages/export").get_data())["produced_at"] is None
+    table = csv.DictReader(io.StringIO(client.get("/messages/export?format=csv").get_data(as_text=True)))
+    assert [row["produced_at"] for row in table] == [""]
+
+
 def test_an_export_needs_little_memory_and_leaves_no_connection_behind(ready: World) -> None:
     server = ready.serve(web_processes="1")
     ready.sql(MANY_MESSAGES, 200_000)

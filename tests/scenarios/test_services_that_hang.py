@@ -8,12 +8,11 @@ from typing import Any
 
 import psutil
 import psycopg2
-import pytest
 import requests
 
 from api import postgresql
 from tests.programs import signalled
-from tests.waiting import wait_until
+from tests.waiting import BUSY, wait_until
 from tests.world import World
 
 _READS_SECONDS = 16  # 2 for a connection, 3 for a response, 10 for a query, 1 until the connection is closed
@@ -58,9 +57,9 @@ def _frozen(world: World, name: str) -> Iterator[None]:
 
 def _probes_answer(world: World, wrong: str) -> None:
     for _ in range(5):
-        assert _ask(world, "/health")[2] < 1
+        assert _ask(world, "/health")[2] < BUSY
         status, body, seconds = _ask(world, "/health/ready")
-        assert seconds < 2
+        assert seconds < 2 * BUSY
         assert status == (503 if wrong == "kafka" else 200)
         service = body["services"][wrong]
         assert not service["ok"] and "not respond" in service["reason"], body
@@ -109,7 +108,7 @@ def test_readers_of_a_locked_table_keep_nobody_else_from_being_served(ready: Wor
         _probes_answer(ready, "postgresql")
         assert _ask(ready, "/dead-letters")[0] == 200
         status, body, seconds = _ask(ready, "/topics")
-        assert (status, seconds < 6) == (200, True), body
+        assert (status, seconds < 6 * BUSY) == (200, True), body
         connections = ready.sql(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE application_name = 'backend-serve' AND datname = current_database()"
@@ -119,9 +118,9 @@ def test_readers_of_a_locked_table_keep_nobody_else_from_being_served(ready: Wor
         status, body, seconds = _ask(ready, "/messages")
         assert (status, body["type"]) == (503, "/problems/query-too-slow")
         assert "longer than 10 s" in body["detail"]
-        assert seconds < _READS_SECONDS
+        assert seconds < _READS_SECONDS * BUSY
         status, body, seconds = _ask(ready, "/stats")
-        assert (status, body["buckets"]) == (200, None) and seconds < 12
+        assert (status, body["buckets"]) == (200, None) and seconds < 12 * BUSY
         assert any("longer than 5 s" in problem for problem in body["problems"])
     _recovers(ready)
 
@@ -131,7 +130,6 @@ def _waiting_for_the_lock(world: World) -> int:
     return int(world.sql(waiting)[0][0])
 
 
-@pytest.mark.timeout(240)
 def test_a_frozen_postgresql_holds_up_no_writer_and_no_probe(ready: World) -> None:
     ready.serve()
     with ThreadPoolExecutor(100) as warm:  # connections that were good before
@@ -143,18 +141,18 @@ def test_a_frozen_postgresql_holds_up_no_writer_and_no_probe(ready: World) -> No
         _probes_answer(ready, "postgresql")
         for number in range(5):
             status, _, seconds = _post(ready, f"alone-{number}")
-            assert status == 202 and seconds < 2
+            assert status == 202 and seconds < 2 * BUSY
         _are_told(readers)
         for path in ("/messages", "/dead-letters", "/messages/export", "/messages/stream"):
             status, body, seconds = _ask(ready, path)
             assert (status, body["type"]) == (503, "/problems/unavailable")
             assert "did not respond" in body["detail"]
-            assert seconds < 6
+            assert seconds < 6 * BUSY
         redriving = requests.post(f"{ready.url}/dead-letters/redrive", json={}, timeout=30)
-        assert redriving.status_code == 503 and redriving.elapsed.total_seconds() < 6
+        assert redriving.status_code == 503 and redriving.elapsed.total_seconds() < 6 * BUSY
         for path in ("/stats", "/topics"):
             status, body, seconds = _ask(ready, path)
-            assert status == 200 and seconds < 10 and body["problems"]
+            assert status == 200 and seconds < 10 * BUSY and body["problems"]
     _recovers(ready)
 
 
@@ -166,10 +164,10 @@ def test_a_frozen_kafka_holds_up_no_reader_and_no_probe(ready: World) -> None:
         _probes_answer(ready, "kafka")
         for path in ("/messages", "/dead-letters"):
             status, _, seconds = _ask(ready, path)
-            assert status == 200 and seconds < 1
+            assert status == 200 and seconds < BUSY
         for path in ("/stats", "/topics"):
             status, body, seconds = _ask(ready, path)
-            assert status == 200 and seconds < 8 and "Kafka" in body["problems"][0]
+            assert status == 200 and seconds < 8 * BUSY and "Kafka" in body["problems"][0]
         assert {writer.result()[0] for writer in writers} == {503}
     wait_until(lambda: _post(ready)[0] == 202, "messages are accepted again", 60)
     wait_until(lambda: _ask(ready, "/health/ready")[0] == 200, "Kafka answers again", 60)

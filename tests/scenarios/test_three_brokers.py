@@ -75,7 +75,6 @@ class _Clients:
 
 
 # Eight starts of a broker, each of which may take 30 s on a busy machine.
-@pytest.mark.timeout(900)
 def test_nothing_acknowledged_is_lost_with_brokers(replicated: World, brokers: ThreeBrokers) -> None:
     made = events(_COUNT)
     replicated.serve()
