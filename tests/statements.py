@@ -10,3 +10,5 @@ END_CONNECTIONS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = %s AND datname = current_database()"
 )
+# By `World.admin`, which fills the name in: the world's own sessions end, too.
+END_ALL_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"

@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from tests.clients import events
+from tests.statements import END_ALL_CONNECTIONS
 from tests.waiting import wait_until
 from tests.world import World
 
 _COUNT = 20_000
-_END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
 
 
 def _file_size(world: World, most: int) -> None:
@@ -43,7 +43,7 @@ def test_it_waits_and_goes_on(ready: World, refusal: str) -> None:
     wait_until(lambda: ready.count() > 500, "the load is under way")
     begin, end = REFUSALS[refusal]
     begin(ready)
-    ready.admin(_END_CONNECTIONS)
+    ready.admin(END_ALL_CONNECTIONS)
     held = wait_until(
         lambda: [x for x in pod.lines("bridge.backpressure") if x["reason"] == "database_away"], "the bridge says so"
     )
@@ -61,7 +61,7 @@ def test_an_outage_longer_than_kafka_waits_for_a_poll_loses_nothing(ready: World
     wait_until(lambda: ready.count() > 500, "the load is under way")
     begin, end = REFUSALS["no connections"]
     begin(ready)
-    ready.admin(_END_CONNECTIONS)
+    ready.admin(END_ALL_CONNECTIONS)
     began = time.monotonic()
     wait_until(lambda: pod.lines("partitions.paused"), "the bridge pauses its partitions")
     wait_until(lambda: time.monotonic() - began > 30, "the outage is over", 40)

@@ -10,6 +10,7 @@ import requests
 from bootstrap.localstack.stack import Stack
 from tests.clients import events
 from tests.programs import Program, signalled
+from tests.statements import END_ALL_CONNECTIONS
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -39,13 +40,26 @@ def _stopped(world: World, pod: Program, change: Callable[[], None]) -> None:
     world.consume()
 
 
+def _holding(world: World, pod: Program, change: Callable[[], None]) -> None:
+    """The bridge reads nothing, because PostgreSQL rejects a batch."""
+    world.admin("ALTER DATABASE {database} SET default_transaction_read_only = on")
+    world.admin(END_ALL_CONNECTIONS)
+    world.produce([b"{}"], partition=1)
+    wait_until(lambda: pod.lines("partitions.paused"), "the bridge holds")
+    change()
+    world.admin("ALTER DATABASE {database} RESET default_transaction_read_only")
+    world.admin(END_ALL_CONNECTIONS)
+    taken = 'DELETE FROM message WHERE "partition" = 1 RETURNING 1'
+    wait_until(lambda: world.sql(taken), "the batch is stored")
+
+
 @pytest.mark.parametrize("later", [100, 150])
-@pytest.mark.parametrize("meanwhile", [_frozen, _stopped])
+@pytest.mark.parametrize("meanwhile", [_frozen, _stopped, _holding])
 def test_a_topic_that_is_recreated_is_read_from_its_start(
     ready: World, meanwhile: Callable[[World, Program, Callable[[], None]], None], later: int
 ) -> None:
     first, second = events(100), events(later)
-    pod = ready.consume()
+    pod = ready.consume(in_flight="1")
     ready.produce(list(first.values()), partition=0)
     ready.wait_for(100)
     ready.all_committed()
@@ -58,7 +72,7 @@ def test_a_topic_that_is_recreated_is_read_from_its_start(
     ready.wait_for(100 + later)
     ready.holds_exactly([*first, *second])
     ready.all_committed()
-    if meanwhile is _frozen:
+    if meanwhile is not _stopped:
         [said] = pod.lines("topic.recreated")
         assert (said["topic"], f"{ready.topic}/0" in said["partitions"]) == (ready.topic, True)
 
