@@ -90,7 +90,7 @@ def test_what_kafka_deletes_before_it_is_read_is_counted(
     ready.all_committed()
 
     def change() -> None:
-        ready.produce(values[50:], partition=0)  # a frozen bridge has already asked for this one
+        ready.produce(values[50:], partition=0)  # a frozen bridge may have asked for this one already
         ready.produce(list(lost.values()), partition=0)
         ready.delete_records({0: 300})
         ready.produce(list(kept.values()), partition=0)
@@ -98,7 +98,8 @@ def test_what_kafka_deletes_before_it_is_read_is_counted(
     meanwhile(ready, pod, change)
     pod = ready.programs[-1]
     [said] = wait_until(lambda: pod.lines("records.lost"), "the loss is said")
-    stored = 50 if meanwhile is _stopped else 51
+    stored = said["first_offset"]
+    assert stored == 50 or (stored == 51 and meanwhile is _frozen)
     place = [said[name] for name in ("topic", "partition", "first_offset", "last_offset", "offsets")]
     assert place == [ready.topic, 0, stored, 299, 300 - stored]
     ready.wait_for(stored + later)
