@@ -70,6 +70,11 @@ CATALOGUE = _catalogue(
         "Kafka deleted records before the group read them: retention, or somebody, was faster",
     ),
     Event(
+        "records.missing",
+        logging.ERROR,
+        "PostgreSQL lacks records that it had stored: it was restored, or a standby lagged; they are read again",
+    ),
+    Event(
         "partition.rewound",
         logging.WARNING,
         "Kafka returned records from before the expected offset: a log was truncated; known records change nothing",

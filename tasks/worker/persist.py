@@ -27,6 +27,7 @@ from tasks.observability import events, metrics, traces
 from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead
 from tasks.store.connection import TRANSIENT, explain
+from tasks.store.spans import Span
 
 NAME = "tasks.persist"
 # Errors that do not depend on the record: unavailable services, tables that init has not created yet.
@@ -107,13 +108,14 @@ class Persist(Task):  # type: ignore[misc]
             events.emit("batch.stale", **claim.place())
             return
         records = claim_check.unpack(claim, packed)
-        messages, dead = ([], []) if claim.dead_letter_reason else decode_all(records)
-        self.claims.mark_decoded(claim)
+        messages: Sequence[Message] = ()
         if claim.dead_letter_reason:
-            killer = Dead(records[0], "killed_its_worker", claim.dead_letter_reason)
-            outcome = self.store.dead_letter(killer, self.seconds)
+            dead: Sequence[Dead] = [Dead(records[0], "killed_its_worker", claim.dead_letter_reason)]
         else:
-            outcome = self.store.store_batch(claim.topic, claim.partition, records, messages, dead, self.seconds)
+            messages, dead = decode_all(records)
+        self.claims.mark_decoded(claim)
+        span = Span(claim.source, claim.begin, claim.last_offset + 1)
+        outcome = self.store.store_batch(span, records, messages, dead, self.seconds)
         # Before anything else: a later failure must not be blamed on a record that is stored.
         self._report(claim, _result(claim, outcome))
         _count(claim, records, outcome)

@@ -24,7 +24,7 @@ class Bench:
 
     def start(self, *offsets: int) -> Claim:
         records = [Record("orders", 0, offset, 0, None, b"{}", ()) for offset in offsets]
-        return self.handover.start(PARTITION, records, 0)  # type: ignore[arg-type]  # packing needs no sizes
+        return self.handover.start(PARTITION, 1, offsets[0], records, 0)  # type: ignore[arg-type]  # packing needs no sizes
 
     def report(self, claim: Claim, outcome: str = "stored") -> None:
         self.claims.report(claim, Result(claim.batch, claim.attempt, outcome))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from tasks.message import Record
 from tasks.worker.persist import Persist
 from tests.fakes import MemoryBatchStore, MemoryClaimStore
 
-CLAIM = Claim("batch", 1, "orders", 0, 5, 7, 3, "reply")
+CLAIM = Claim("batch", 1, "orders", 0, 5, 7, 3, "reply", 1, 5)
 RECORDS = [
     Record("orders", 0, 5, 1_700_000_000_000, None, b'{"n": 1}', ()),
     Record("orders", 0, 6, 1_700_000_000_000, None, b"not json", ()),
