@@ -14,6 +14,7 @@ from bridge.kafka.types import ConsumedRecord, TopicPartition
 from tasks import claim_check, claim_store
 from tasks.claim_check import Claim, ClaimStore, Result
 from tasks.observability import events, metrics, traces
+from tasks.seal import Seal
 
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
@@ -43,10 +44,13 @@ class Handover:
     `available` is False while Redis is away; nothing is handed over or read then, and nothing is lost.
     """
 
-    def __init__(self, claims: ClaimStore, enqueue: Callable[[Claim], None], batch_deadline_seconds: float) -> None:
+    def __init__(
+        self, claims: ClaimStore, enqueue: Callable[[Claim], None], seal: Seal, batch_deadline_seconds: float
+    ) -> None:
         """`enqueue` sends the Celery task of a claim, and raises OperationalError while Redis is unavailable."""
         self._claims = claims
         self._enqueue = enqueue
+        self._seal = seal
         self._deadline_seconds = batch_deadline_seconds + _GRACE_SECONDS
         self._reply_to = f"backend:results:{uuid.uuid4()}"
         self._flights: dict[str, Flight] = {}
@@ -166,7 +170,8 @@ class Handover:
         if previous.attempt:
             self._claims.discard(previous)  # a task that still carries the old claim finds no records
         with traces.handing_over(claim.topic, claim.records, claim.attempt, flight.contexts) as context:
-            claim = replace(claim, traceparent=context)
+            claim = replace(claim, traceparent=context, seal="")
+            claim = replace(claim, seal=self._seal.of(claim.fields(), flight.packed))
             self._claims.put(claim, flight.packed)
             self._enqueue(claim)
         flight.claim = claim

@@ -83,6 +83,16 @@ CATALOGUE = _catalogue(
     Event("topic.available", logging.INFO, "A topic that was missing exists again"),
     Event("topic.recreated", logging.WARNING, "A topic was deleted and created again; it is read from its start"),
     Event("batch.handed_over", logging.INFO, "The bridge handed a batch to Celery"),
+    Event(
+        "batch.forged",
+        logging.ERROR,
+        "A batch in Redis is not of a bridge with our SEAL_KEY and DATABASE_URL; it is ignored",
+    ),
+    Event(
+        "result.forged",
+        logging.ERROR,
+        "A result in Redis is not of a worker with our SEAL_KEY and DATABASE_URL; it is ignored",
+    ),
     Event("batch.redelivered", logging.WARNING, "The bridge handed a batch to Celery again"),
     Event("batch.split", logging.WARNING, "The bridge split a batch that killed its worker into two halves"),
     Event("batch.stored", logging.INFO, "A worker committed a batch to PostgreSQL"),

@@ -24,6 +24,7 @@ from tasks.claim_check import Claim, ClaimStore, Outcome, Result
 from tasks.errors import AccessDenied, BadRecord
 from tasks.message import Message, Record
 from tasks.observability import events, metrics, traces
+from tasks.seal import Seal
 from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead
 from tasks.store.connection import TRANSIENT, explain
@@ -90,6 +91,7 @@ class Persist(Task):  # type: ignore[misc]
     # Set by tasks.worker.app.create_app:
     claims: ClaimStore
     store: BatchStore
+    seal: Seal
     seconds: float  # the time limit of a batch
 
     def enqueue(self, claim: Claim) -> None:
@@ -100,12 +102,16 @@ class Persist(Task):  # type: ignore[misc]
         """Store a batch. `fields` is a Claim. After an exception it may not be stored, so it is redelivered."""
         claim = Claim.of(fields)
         with traces.storing(claim.topic, claim.place(), claim.traceparent):
-            self._store(claim)
+            self._store(claim, fields)
 
-    def _store(self, claim: Claim) -> None:
+    def _store(self, claim: Claim, fields: dict[str, Any]) -> None:
         packed = self.claims.take(claim)
         if packed is None:
             events.emit("batch.stale", **claim.place())
+            return
+        if not self.seal.fits(fields, packed):
+            events.emit("batch.forged", **claim.place())
+            self.claims.discard(claim)  # its bridge, if there is one, redelivers it
             return
         records = claim_check.unpack(claim, packed)
         messages: Sequence[Message] = ()

@@ -8,6 +8,7 @@ from bridge.handover import Flight, Handover
 from bridge.kafka.types import TopicPartition
 from tasks.claim_check import Claim, Outcome, Result, unpack
 from tasks.message import Record
+from tasks.seal import Seal
 from tests.fakes import MemoryClaimStore
 
 PARTITION = TopicPartition("orders", 0)
@@ -20,7 +21,7 @@ class Bench:
     def __init__(self) -> None:
         self.claims = MemoryClaimStore()
         self.queue: list[Claim] = []
-        self.handover = Handover(self.claims, self._enqueue, DEADLINE_SECONDS)
+        self.handover = Handover(self.claims, self._enqueue, Seal("key"), DEADLINE_SECONDS)
 
     def start(self, *offsets: int) -> Claim:
         records = [Record("orders", 0, offset, 0, None, b"{}", ()) for offset in offsets]
