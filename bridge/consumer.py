@@ -107,9 +107,8 @@ class Bridge:
             self._batcher.add(polled, now)
 
     def _must_not_read(self) -> bool:
-        now = time.monotonic()
-        late = bool(self._positions.failure(now))
-        self._backpressure.update(reason(self._settings, self._handover, self._batcher.size(), late), now)
+        now, size = time.monotonic(), self._batcher.size()
+        self._backpressure.update(reason(self._settings, self._handover, size, bool(self._positions.failure(now))), now)
         return self._backpressure.reason is not None
 
     def _wait_for_results(self) -> None:
@@ -126,7 +125,8 @@ class Bridge:
     def _hand_over(self) -> None:
         now = time.monotonic()
         free = self._settings.in_flight - len(self._handover)
-        for partition, records in self._batcher.cut(now, free, self._allowed):
+        # Where nothing is in flight, nothing is gained by waiting: more will come while this batch is stored.
+        for partition, records in self._batcher.cut(now, free, self._allowed, at_once=not len(self._handover)):
             claim = self._handover.start(partition, *self._positions.next_span(partition), records, now)
             self._progress.handed_over(partition, claim.batch, claim.last_offset + 1)
             self._ordering.handed_over(partition, claim.batch, records)
