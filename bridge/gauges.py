@@ -65,10 +65,8 @@ class Gauges:
 
     def _lag(self, partition: TopicPartition) -> int | None:
         """Records that are not stored yet, as far as known; None if nothing is known."""
-        end, position = (
-            self._topic_watch.snapshot.ends.get(partition),
-            self._topic_watch.position(self._consumer, partition),
-        )
+        end = self._topic_watch.snapshot.ends.get(partition)
+        position = self._topic_watch.position(self._consumer, partition)
         if end is None or position is None:
             return None
         unstored = [flight.claim.first_offset for flight in self._handover.of([partition])]

@@ -15,7 +15,7 @@ from tasks.errors import BadRecord
 from tasks.message import ID_HEADER, NO_BODY, REDRIVEN_HEADER, Record, parse, read_body, sender_id
 from tasks.store.connection import database
 from tasks.store.models import DeadLetter
-from tasks.store.rows import Keyset, delete_batches
+from tasks.store.rows import Keyset, delete_batches, narrowed
 
 Letters: TypeAlias = "ModelSelect[DeadLetter]"
 
@@ -198,15 +198,9 @@ def _mark(ids: Sequence[uuid.UUID], state: str, note: str | None) -> None:
 def _narrowed(query: Letters, selection: Selection) -> Letters:
     if selection.ids:
         query = query.where(DeadLetter.id.in_(selection.ids))
-    for column, value in (
+    wanted = (
         (DeadLetter.topic, selection.topic),
         (DeadLetter.reason, selection.reason),
         (DeadLetter.state, selection.state),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if selection.since is not None:
-        query = query.where(DeadLetter.dead_at >= selection.since)
-    if selection.until is not None:
-        query = query.where(DeadLetter.dead_at < selection.until)
-    return query
+    )
+    return narrowed(query, wanted, DeadLetter.dead_at, selection.since, selection.until)

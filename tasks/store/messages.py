@@ -10,7 +10,7 @@ from peewee import SQL, ModelSelect, Tuple
 from tasks.store import migrations
 from tasks.store.connection import database
 from tasks.store.models import COLUMNS, Message, StoredMessage
-from tasks.store.rows import Keyset, rows_within
+from tasks.store.rows import Keyset, narrowed, rows_within
 
 _PAGE_BYTES = 8_000_000
 _SMALL = 50  # read at once whatever their size, because without a cursor PostgreSQL can use parallel workers
@@ -88,18 +88,13 @@ def _has_few(contains: str) -> bool:
 
 def _matching(query: Filter) -> "ModelSelect[Message]":
     select = Message.select(*(getattr(Message, name) for name in COLUMNS))
-    for column, value in (
+    wanted = (
         (Message.type, query.type),
         (Message.key, query.key),
         (Message.topic, query.topic),
         (Message.partition, query.partition),
-    ):
-        if value is not None:
-            select = select.where(column == value)
-    if query.since is not None:
-        select = select.where(Message.stored_at >= query.since)
-    if query.until is not None:
-        select = select.where(Message.stored_at < query.until)
+    )
+    select = narrowed(select, wanted, Message.stored_at, query.since, query.until)
     if query.contains is not None:
         select = select.where(SQL("payload @> %s::jsonb", [query.contains]))
     return select

@@ -1,12 +1,16 @@
-"""Reads and deletes many rows at a bounded cost: keysets, limits in bytes, short transactions."""
+"""Selects, reads and deletes many rows at a bounded cost: filters, keysets, limits in bytes, short transactions."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from peewee import Field
+from peewee import Query as AnyQuery
 
 from tasks.store.connection import database
 
+Query = TypeVar("Query", bound=AnyQuery)
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
 _FETCHED_FIRST, _FETCHED_AT_ONCE = 5, 20  # few enough to fit in memory even if each row has the maximum size
 _LARGE_ROW = 50_000  # bytes
@@ -17,6 +21,20 @@ class Keyset(NamedTuple):
 
     time: datetime
     id: uuid.UUID
+
+
+def narrowed(
+    query: Query, wanted: Iterable[tuple[Field, Any]], time: Field, since: datetime | None, until: datetime | None
+) -> Query:
+    """The rows of `query` with these values, and with `time` from `since` to before `until`; None restricts nothing."""
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
+    if since is not None:
+        query = query.where(time >= since)
+    if until is not None:
+        query = query.where(time < until)
+    return query
 
 
 def delete_batches(statement: str, before: datetime) -> Iterator[int]:
