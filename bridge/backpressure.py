@@ -26,14 +26,20 @@ class InFlight(Protocol):
         ...
 
 
-def reason(settings: Settings, in_flight: InFlight, waiting_bytes: int) -> Reason | None:
-    """Why the bridge must not read now; None if it may. `waiting_bytes` are those of records that wait for a batch."""
+def reason(settings: Settings, in_flight: InFlight, waiting_bytes: int, positions_late: bool) -> Reason | None:
+    """Why the bridge must not read now; None if it may.
+
+    `waiting_bytes` are those of records that wait for a batch. `positions_late`: PostgreSQL should have told by now how
+    far partitions are stored.
+    """
     if not in_flight.available:
         return "redis_away"
     if len(in_flight) >= settings.in_flight:
         return "database_away" if in_flight.failure() else "in_flight_full"
     if in_flight.size() >= settings.in_flight_bytes:
         return "bytes_full"
+    if positions_late and waiting_bytes:
+        return "database_away"
     return "ordering" if waiting_bytes >= settings.in_flight_bytes else None
 
 

@@ -55,19 +55,25 @@ class Batcher(Generic[P, R]):
             waiting.size += _size(records)
 
     def cut(
-        self, now: float, most: int, allowed: Callable[[P, list[R]], int] = lambda _, batch: len(batch)
+        self,
+        now: float,
+        most: int,
+        allowed: Callable[[P, list[R]], int] = lambda _, batch: len(batch),
+        at_once: bool = False,
     ) -> Iterator[tuple[P, list[R]]]:
         """Up to `most` batches that are due, the partition that has waited longest first.
 
-        `allowed` returns how many of a batch's first records may be handed over now; with 0 the partition waits.
+        With `at_once` the first batch need not be due. `allowed` returns how many of a batch's first records may be
+        handed over now; with 0 the partition waits.
         """
         for partition in sorted(self._waiting.keys() - self._paused, key=lambda p: self._waiting[p].since):
-            while most > 0 and partition in self._waiting and self._due(self._waiting[partition], now):
+            while most > 0 and partition in self._waiting and (at_once or self._due(self._waiting[partition], now)):
                 batch = self._first(self._waiting[partition])
                 batch = batch[: allowed(partition, batch)]
                 if not batch:
                     break
                 most -= 1
+                at_once = False
                 self._take(partition, batch, now)
                 yield partition, batch
 

@@ -16,12 +16,12 @@ from bridge.handover import Flight, Handover
 from bridge.kafka.topic_watch import TopicWatch
 from bridge.kafka.types import ConsumedRecord, Consumer, TopicPartition, names
 from bridge.ordering import Ordering
+from bridge.positions import Positions
 from bridge.progress import Progress
 from bridge.quarantine import Quarantine
 from bridge.reporter import Reporter
 from bridge.retries import decide
 from bridge.stop_signal import StopSignal
-from bridge.topic_changes import TopicChanges
 from bridge.watchdog import Watchdog
 from tasks.claim_check import Result
 from tasks.config.settings import Settings
@@ -50,10 +50,10 @@ class Bridge:
         self._status: dict[str, Any] = {}  # a snapshot for the threads, which must not read what the loop changes
         self._reporter = Reporter(settings, lambda: self._status)
         self._topic_watch = TopicWatch(settings)
-        self._topic_changes = TopicChanges(
-            settings.kafka_topics, self._topic_watch, consumer, self._batcher, self._progress, self._reporter.lose
+        self._positions = Positions(
+            settings.kafka_topics, self._topic_watch, self._reporter, consumer, self._batcher, self._progress
         )
-        self._committer = Committer(consumer, self._progress, self._topic_changes.to_commit)
+        self._committer = Committer(consumer, self._progress, self._positions.to_commit)
         self._quarantine = Quarantine(settings, consumer, self._batcher, self._reporter)
         self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status, self._topic_watch.is_silent)
         self._gauges = gauges.Gauges(consumer, self._topic_watch, self._handover, self._batcher)
@@ -103,11 +103,12 @@ class Bridge:
         if polled:
             now = time.monotonic()
             gauges.consumed(polled)
-            self._topic_changes.read(polled, now)
+            self._positions.read(polled, now)
             self._batcher.add(polled, now)
 
     def _must_not_read(self) -> bool:
-        self._backpressure.update(reason(self._settings, self._handover, self._batcher.size()), time.monotonic())
+        now, size = time.monotonic(), self._batcher.size()
+        self._backpressure.update(reason(self._settings, self._handover, size, bool(self._positions.failure(now))), now)
         return self._backpressure.reason is not None
 
     def _wait_for_results(self) -> None:
@@ -124,11 +125,15 @@ class Bridge:
     def _hand_over(self) -> None:
         now = time.monotonic()
         free = self._settings.in_flight - len(self._handover)
-        for partition, records in self._batcher.cut(now, free, self._ordering.allowed):
-            claim = self._handover.start(partition, records, now)
+        # Where nothing is in flight, nothing is gained by waiting: more will come while this batch is stored.
+        for partition, records in self._batcher.cut(now, free, self._allowed, at_once=not len(self._handover)):
+            claim = self._handover.start(partition, *self._positions.next_span(partition), records, now)
             self._progress.handed_over(partition, claim.batch, claim.last_offset + 1)
             self._ordering.handed_over(partition, claim.batch, records)
         self._handover.deliver_due(now)
+
+    def _allowed(self, partition: TopicPartition, batch: list[ConsumedRecord]) -> int:
+        return self._ordering.allowed(partition, batch) if self._positions.is_begun(partition) else 0
 
     def _take_results(self, wait_seconds: float) -> None:
         for result in self._handover.results(wait_seconds, time.monotonic()):
@@ -168,23 +173,25 @@ class Bridge:
         """Update what watchdog, reporter, metrics and log show."""
         now = time.monotonic()
         self._watchdog.turned_at = now
-        waiting = len(self._handover) or self._batcher.due_in(now) is not None
-        if not (waiting or self._undelivered()) or self._handover.failure() or not self._handover.available:
+        unfinished = len(self._handover) or self._batcher.due_in(now) is not None or self._undelivered()
+        if not unfinished or self._failure(now) or not self._handover.available:
             self._watchdog.progressed_at = now
-        if now >= self._next_status:
+        if now >= self._next_status or self._positions.has_news():
             self._next_status = now + _STATUS_SECONDS
-            self._topic_changes.update(self._backpressure.reason is None, now)
+            self._positions.update(self._backpressure.reason is None, now)
             self._status = self._snapshot(now)
             self._gauges.update(self._backpressure, self._quarantine, now)
         if self._backpressure.changed(now):
             if self._backpressure.reported is None:
                 events.emit("bridge.resumed")
             else:
-                failure = self._handover.failure()
-                events.emit("bridge.backpressure", reason=self._backpressure.reported, failure=failure)
+                events.emit("bridge.backpressure", reason=self._backpressure.reported, failure=self._failure(now))
+
+    def _failure(self, now: float) -> str:
+        """Why nothing is being stored; empty if nothing is known to fail."""
+        return self._handover.failure() or self._positions.failure(now)
 
     def _undelivered(self) -> bool:
-        """Whether Kafka has records for us that its client has not returned."""
         return self._topic_watch.undelivered(self._consumer, self._consumer.assignment() - self._quarantine.partitions)
 
     def _snapshot(self, now: float) -> dict[str, Any]:
@@ -193,7 +200,7 @@ class Bridge:
         return {
             "backpressure": self._backpressure.reason,
             "backpressure_seconds": {reason: round(seconds, 1) for reason, seconds in spent.items()},
-            "failure": self._handover.failure(),
+            "failure": self._failure(now),
             "in_flight": len(self._handover),
             "in_flight_bytes": self._handover.size(),
             "waiting": len(self._batcher),
@@ -205,9 +212,7 @@ class Bridge:
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Called by the client in a poll, before the first record of `assigned`."""
         events.emit("partitions.assigned", partitions=names(assigned))
-        now = time.monotonic()
-        for partition in assigned:
-            self._topic_changes.assigned(partition, now)
+        self._positions.assigned(assigned, time.monotonic())
         self._topic_watch.watch(self._consumer.assignment())
         self._quarantine.apply(self._quarantine.partitions)
 
@@ -230,7 +235,7 @@ class Bridge:
             self._progress.forget(partition)
             self._ordering.forget(partition)
             self._quarantine.forget(partition)
-            self._topic_changes.forget(partition)
+            self._positions.forget(partition)
         took = round((time.monotonic() - began) * 1000)
         events.emit("partitions.revoked", partitions=names(revoked), batches_left=len(left), milliseconds=took)
 

@@ -16,7 +16,10 @@ _MOST_GAPS = 1000  # between two looks at the first offset; a compacted topic ha
 class HasOffset(Protocol):
     """What continuity needs of a record."""
 
-    offset: int
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+        ...
 
 
 class Gap(NamedTuple):
@@ -30,7 +33,6 @@ class Gap(NamedTuple):
 @dataclass
 class _Reading:
     since: float
-    begin_known: bool = False
     begin_read: int | None = None  # the first record that was returned
     next: int | None = None  # the offset that should be returned next
     still_next: int | None = None  # the same at the last look
@@ -44,38 +46,30 @@ class Continuity(Generic[P]):
         self._readings: dict[P, _Reading] = {}
 
     def assign(self, partition: P, now: float) -> None:
-        """Begin with a partition. Where the group had ended is not known yet."""
+        """Begin with a partition. How far it is stored is not known yet."""
         self._readings[partition] = _Reading(since=now)
 
     def forget(self, partition: P) -> None:
         """Forget a revoked partition."""
         self._readings.pop(partition, None)
 
-    def is_known(self, partition: P) -> bool:
-        """Whether it is known where the group had ended. Before that, a commit would erase it."""
-        reading = self._readings.get(partition)
-        return reading is not None and reading.begin_known
-
     def since(self, partition: P) -> float:
         """When the partition was assigned; infinite if it is not."""
         reading = self._readings.get(partition)
         return float("inf") if reading is None else reading.since
 
-    def begin(self, partition: P, committed: int | None) -> None:
-        """Where the group had ended; None if it has never committed, so that nothing before was promised."""
+    def begin(self, partition: P, offset: int) -> None:
+        """The offset before which all is stored; records may have been returned already."""
         reading = self._readings[partition]
-        reading.begin_known = True
-        if committed is None:
-            return
         if reading.begin_read is None:
-            reading.next = committed
-        elif reading.begin_read > committed:
-            reading.gaps.append(Gap(committed, reading.begin_read, reading.since))
+            reading.next = offset
+        elif reading.begin_read > offset:
+            reading.gaps.append(Gap(offset, reading.begin_read, reading.since))
 
     def restart(self, partition: P, offset: int) -> None:
         """The partition is read from `offset` on."""
         reading = self._readings[partition]
-        reading.begin_known, reading.begin_read = True, None
+        reading.begin_read = None
         reading.next, reading.still_next = offset, None
         reading.gaps.clear()
 

@@ -9,10 +9,12 @@ import redis
 from kombu.exceptions import OperationalError
 
 from bridge import retries
+from bridge.continuity import HasOffset
 from bridge.kafka.types import ConsumedRecord, TopicPartition
 from tasks import claim_check, claim_store
 from tasks.claim_check import Claim, ClaimStore, Result
 from tasks.observability import events, metrics, traces
+from tasks.seal import Seal
 
 _AWAY = (redis.RedisError, OperationalError)
 _WATCH_SECONDS = 1.0
@@ -42,10 +44,13 @@ class Handover:
     `available` is False while Redis is away; nothing is handed over or read then, and nothing is lost.
     """
 
-    def __init__(self, claims: ClaimStore, enqueue: Callable[[Claim], None], batch_deadline_seconds: float) -> None:
+    def __init__(
+        self, claims: ClaimStore, enqueue: Callable[[Claim], None], seal: Seal, batch_deadline_seconds: float
+    ) -> None:
         """`enqueue` sends the Celery task of a claim, and raises OperationalError while Redis is unavailable."""
         self._claims = claims
         self._enqueue = enqueue
+        self._seal = seal
         self._deadline_seconds = batch_deadline_seconds + _GRACE_SECONDS
         self._reply_to = f"backend:results:{uuid.uuid4()}"
         self._flights: dict[str, Flight] = {}
@@ -68,9 +73,11 @@ class Handover:
         """The batches in flight with their attempts, for the log."""
         return {flight.claim.batch: flight.claim.attempt for flight in self._flights.values()}
 
-    def start(self, partition: TopicPartition, records: Sequence[ConsumedRecord], now: float) -> Claim:
-        """Start a batch; `deliver_due` hands it over."""
-        claim = self._claim(partition, records[0].offset, records[-1].offset, len(records))
+    def start(
+        self, partition: TopicPartition, source: int, begin: int, records: Sequence[ConsumedRecord], now: float
+    ) -> Claim:
+        """Start a batch; `deliver_due` hands it over. See Claim for `source` and `begin`."""
+        claim = self._claim(partition, source, begin, records)
         self._flights[claim.batch] = Flight(partition, claim, claim_check.pack(records), now, traces.contexts(records))
         return claim
 
@@ -123,7 +130,8 @@ class Handover:
         """Replace a batch by its halves, the second to be stored after the first if `in_order`."""
         parts: list[Claim] = []
         for records in claim_check.halves(flight.claim, flight.packed):
-            claim = self._claim(flight.partition, records[0].offset, records[-1].offset, len(records))
+            begin = parts[-1].last_offset + 1 if parts else flight.claim.begin
+            claim = self._claim(flight.partition, flight.claim.source, begin, records)
             after = parts[-1].batch if parts and in_order else flight.after
             packed, contexts = claim_check.pack(records), traces.contexts(records)
             self._flights[claim.batch] = Flight(flight.partition, claim, packed, now, contexts, after)
@@ -143,16 +151,18 @@ class Handover:
         selected = set(partitions)
         return [flight for flight in self._flights.values() if flight.partition in selected]
 
-    def _claim(self, partition: TopicPartition, first: int, last: int, records: int) -> Claim:
+    def _claim(self, partition: TopicPartition, source: int, begin: int, records: Sequence[HasOffset]) -> Claim:
         return Claim(
             batch=uuid.uuid4().hex[:16],
             attempt=0,
             topic=partition.topic,
             partition=partition.partition,
-            first_offset=first,
-            last_offset=last,
-            records=records,
+            first_offset=records[0].offset,
+            last_offset=records[-1].offset,
+            records=len(records),
             reply_to=self._reply_to,
+            source=source,
+            begin=begin,
         )
 
     def _hand_over(self, flight: Flight, now: float) -> None:
@@ -160,7 +170,8 @@ class Handover:
         if previous.attempt:
             self._claims.discard(previous)  # a task that still carries the old claim finds no records
         with traces.handing_over(claim.topic, claim.records, claim.attempt, flight.contexts) as context:
-            claim = replace(claim, traceparent=context)
+            claim = replace(claim, traceparent=context, seal="")
+            claim = replace(claim, seal=self._seal.of(claim.fields(), flight.packed))
             self._claims.put(claim, flight.packed)
             self._enqueue(claim)
         flight.claim = claim

@@ -9,6 +9,7 @@ from bridge.stop_signal import StopSignal
 from tasks.claim_store import RedisClaimStore
 from tasks.config.settings import Settings
 from tasks.observability import events
+from tasks.seal import of_deployment
 from tasks.worker import persist
 
 _STOP_SECONDS = DRAIN_SECONDS + 2
@@ -24,6 +25,7 @@ def run(settings: Settings, app: Celery) -> None:
         return not stop.requested
 
     consumer = wait_for_brokers(lambda: new_consumer(settings), keep_waiting)
-    claims = RedisClaimStore(settings.redis_url or "")
-    handover = Handover(claims, app.tasks[persist.NAME].enqueue, settings.batch_deadline_seconds)
+    seal = of_deployment(settings)
+    claims = RedisClaimStore(settings.redis_url or "", seal)
+    handover = Handover(claims, app.tasks[persist.NAME].enqueue, seal, settings.batch_deadline_seconds)
     Bridge(settings, handover, consumer, stop).run()

@@ -18,10 +18,26 @@ class Progress(Generic[P]):
         self._open: dict[P, OrderedDict[str, tuple[int, bool]]] = {}  # batch -> (next offset, stored)
         self._committable: dict[P, int] = {}
         self._committed: dict[P, int] = {}
+        self._handed_over: dict[P, int] = {}
+        self._stored: dict[P, int] = {}
+
+    def begin(self, partition: P, offset: int) -> None:
+        """Begin to read a partition at `offset`, or begin again."""
+        self.forget(partition)
+        self._handed_over[partition] = offset
+
+    def handed_over_until(self, partition: P) -> int:
+        """Where the next batch begins: no record lies between this offset and its first one."""
+        return self._handed_over[partition]
+
+    def stored_until(self, partition: P) -> int | None:
+        """The offset before which workers have stored all, as far as batches of this bridge say; None if none does."""
+        return self._stored.get(partition)
 
     def handed_over(self, partition: P, batch: str, next_offset: int) -> None:
         """Add a batch that ends before `next_offset`; gaps between batches contain no records."""
         self._open.setdefault(partition, OrderedDict())[batch] = (next_offset, False)
+        self._handed_over[partition] = next_offset
 
     def stored(self, partition: P, batch: str) -> None:
         """Record that `batch` is in PostgreSQL. An unknown or stored batch changes nothing."""
@@ -34,7 +50,7 @@ class Progress(Generic[P]):
             if not done:
                 return
             del batches[first]
-            self._committable[partition] = next_offset
+            self._committable[partition] = self._stored[partition] = next_offset
 
     def split(self, partition: P, batch: str, parts: list[tuple[str, int]]) -> None:
         """Replace an open batch by `parts` (batch, next offset) in its place. An unknown batch changes nothing."""
@@ -64,7 +80,7 @@ class Progress(Generic[P]):
 
     def forget(self, partition: P) -> None:
         """Forget a revoked partition: none of its offsets may be committed."""
-        for kept in (self._open, self._committable, self._committed):
+        for kept in (self._open, self._committable, self._committed, self._handed_over, self._stored):
             kept.pop(partition, None)
 
     def open_batches(self, partition: P) -> int:

@@ -15,6 +15,7 @@ import peewee
 import psycopg2
 
 from bridge.kafka.types import TopicPartition
+from bridge.sources import Sources
 from tasks.config.settings import Settings
 from tasks.observability import events
 from tasks.store import bridge_status, lost_records
@@ -34,10 +35,11 @@ class Reporter(threading.Thread):
         self._member = f"{socket.gethostname()}-{os.getpid()}"
         self._schema_watch = SchemaWatch()
         self._wake = threading.Event()
+        self.sources = Sources(self._wake.set)
         self._stopping = False
         self._lock = threading.Lock()
         self._unreported: dict[TopicPartition, str] = {}
-        self._losses: deque[Loss] = deque()
+        self._losses: deque[tuple[Loss, int]] = deque()
         self._quarantined: frozenset[TopicPartition] | None = None
 
     def quarantine(self, partition: TopicPartition, reason: str) -> None:
@@ -47,9 +49,9 @@ class Reporter(threading.Thread):
             self._quarantined = None
         self._wake.set()
 
-    def lose(self, loss: Loss) -> None:
-        """Record that Kafka deleted records before they were read, until somebody acknowledges it."""
-        self._losses.append(loss)
+    def lose(self, loss: Loss, source: int) -> None:
+        """Record that Kafka deleted records of a source before they were read, until somebody acknowledges it."""
+        self._losses.append((loss, source))
         self._wake.set()
 
     def quarantined(self) -> frozenset[TopicPartition] | None:
@@ -64,6 +66,7 @@ class Reporter(threading.Thread):
             self._wake.clear()
             stopping = self._stopping  # what was quarantined before `stop` is still written
             self._try(self._report)
+            self._try(self.sources.look)  # after the losses, which are no gaps then
             self._try(self._schema_watch.check_if_due)
             if not stopping:
                 self._wake.wait(bridge_status.REPORT_SECONDS)
@@ -87,7 +90,7 @@ class Reporter(threading.Thread):
         for partition, reason in unreported.items():
             bridge_status.quarantine(partition.topic, partition.partition, self._group, reason, self._limit)
         while self._losses:
-            lost_records.add(self._group, self._losses[0])
+            lost_records.add(self._group, *self._losses[0])
             self._losses.popleft()
         status = self._status()
         if status:

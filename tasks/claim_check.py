@@ -33,8 +33,11 @@ class Claim:
     last_offset: int
     records: int
     reply_to: str
+    source: int  # see tasks/store/spans.py
+    begin: int  # where the batch before ended: no record lies between it and the first one
     dead_letter_reason: str = ""  # if set, its only record becomes a dead letter without being decoded
     traceparent: str = ""  # of the bridge's span, if tracing is on
+    seal: str = ""  # of the other fields and the records, see tasks/seal.py
 
     def fields(self) -> dict[str, Any]:
         """The claim as the task's argument."""

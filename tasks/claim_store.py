@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Any, cast
 
 import orjson
 import redis
 
 from tasks.claim_check import Claim, ClaimStatus, Result
 from tasks.config import tls
+from tasks.observability import events
+from tasks.seal import FIELD, Seal
 
 EXPIRY_SECONDS = 3600  # of every key, so that a bridge that dies leaves nothing in Redis
 HEARTBEAT_SECONDS = 1.0  # between heartbeats of a worker
@@ -20,7 +22,8 @@ _REFUSALS = ("invalid username-password", "WRONGPASS", "NOAUTH", "Authentication
 class RedisClaimStore:
     """The claim store in Redis; see ClaimStore. `worker` names the process that takes batches and sends heartbeats."""
 
-    def __init__(self, redis_url: str, worker: str = "") -> None:
+    def __init__(self, redis_url: str, seal: Seal, worker: str = "") -> None:
+        self._seal = seal
         self._worker = f"backend:worker:{worker}"
         self._redis: redis.Redis = redis.Redis.from_url(
             redis_url,
@@ -55,7 +58,8 @@ class RedisClaimStore:
 
     def report(self, claim: Claim, result: Result) -> None:
         pipe = self._redis.pipeline(transaction=True)
-        pipe.rpush(claim.reply_to, orjson.dumps(asdict(result)))
+        fields = asdict(result)
+        pipe.rpush(claim.reply_to, orjson.dumps({**fields, FIELD: self._seal.of(fields)}))
         pipe.expire(claim.reply_to, EXPIRY_SECONDS)
         pipe.delete(*_keys(claim))
         pipe.execute()
@@ -68,7 +72,13 @@ class RedisClaimStore:
                 return []
             raw.append(first[1])
         raw += cast("list[bytes] | None", self._redis.lpop(reply_to, 1000)) or []
-        return [Result.of(orjson.loads(line)) for line in raw]
+        return [Result.of(fields) for fields in map(orjson.loads, raw) if self._is_sealed(fields)]
+
+    def _is_sealed(self, fields: dict[str, Any]) -> bool:
+        if not self._seal.fits(fields):
+            events.emit("result.forged", batch=fields.get("batch"))
+            return False
+        return True
 
     def length(self, queue: str) -> int:
         return self._redis.llen(queue)

@@ -17,6 +17,7 @@ from tasks.claim_check import Claim, ClaimStatus, Result
 from tasks.message import CHANGING_HEADERS, NO_BODY, OUTBOX_HEADER, Headers, Message, Record, record_id, sender_id
 from tasks.store.batch_copy import Duplicate
 from tasks.store.batches import Dead, Stored
+from tasks.store.spans import Span
 
 
 class MemoryClaimStore:
@@ -104,8 +105,7 @@ class MemoryBatchStore:
 
     def store_batch(
         self,
-        topic: str,
-        partition: int,
+        span: Span,
         records: Sequence[Record],
         messages: Sequence[Message],
         dead: Sequence[Dead],
@@ -113,10 +113,11 @@ class MemoryBatchStore:
     ) -> Stored:
         self._fail()
         known = {record.offset for record in records if record_id(record) in self.dead}
+        topic, partition = records[0].topic, records[0].partition
         by_offset = {record.offset: record for record in records}
         stored = 0
         duplicates: list[Duplicate] = []
-        new = [one for one in dead if one.record.offset not in known]
+        new = [one for one in dead if one.record.offset not in known and not self._is_stored(one.record)]
         for message in messages:
             if message.offset in known:
                 continue
@@ -134,16 +135,10 @@ class MemoryBatchStore:
             self.dead[record_id(one.record)] = one
         return Stored(stored, len(records) - stored - len(duplicates) - len(new), duplicates, new)
 
-    def dead_letter(self, dead: Dead, seconds: float = 60) -> Stored:
-        self._fail()
-        record = dead.record
-        _, message = self.messages.get(
-            (record.topic, sender_id(record.headers, NO_BODY) or record_id(record)), (0, None)
-        )
-        if record_id(record) in self.dead or (message is not None and message.offset == record.offset):
-            return Stored(0, 1, (), ())
-        self.dead[record_id(record)] = dead
-        return Stored(0, 0, (), (dead,))
+    def _is_stored(self, record: Record) -> bool:
+        message_id = sender_id(record.headers, NO_BODY) or record_id(record)
+        _, message = self.messages.get((record.topic, message_id), (0, None))
+        return message is not None and message.offset == record.offset
 
     def _fail(self) -> None:
         if self.failure is not None:

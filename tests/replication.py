@@ -1,4 +1,4 @@
-"""Two PostgreSQL servers, a primary and its synchronous standby, behind one address that can be switched."""
+"""Two PostgreSQL servers, a primary and its standby, behind one address that can be switched."""
 
 import asyncio
 import contextlib
@@ -74,6 +74,18 @@ class Pair:
         wait_until(lambda: self._sql(self._primary, state), "the standby streams")
         self._set("synchronous_standby_names", "*")
         wait_until(lambda: self._sql(self._primary, state) == [("sync",)], "the standby is synchronous")
+
+    def catch_up(self) -> None:
+        """Wait until the standby has all that the primary has committed."""
+        behind = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_insert_lsn()"
+        wait_until(lambda: self._sql(self._primary, behind) == [(1,)], "the standby has all")
+
+    def part(self) -> None:
+        """Let the standby receive nothing more."""
+        self._sql(self._standby, "ALTER SYSTEM SET primary_conninfo = ''")
+        self._sql(self._standby, "SELECT pg_reload_conf()")
+        streams = "SELECT count(*) FROM pg_stat_replication"
+        wait_until(lambda: self._sql(self._primary, streams) == [(0,)], "the standby is on its own")
 
     def fail_over(self) -> None:
         """Demote the primary, whose sessions stay open, promote the standby, and switch the address."""

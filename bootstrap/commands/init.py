@@ -8,7 +8,7 @@ from bridge.kafka import topics
 from tasks.config.settings import Settings
 from tasks.errors import AccessDenied, NotReady, Unavailable
 from tasks.observability import events
-from tasks.store import connection, migrations, unique_keys
+from tasks.store import connection, migrations, payload_index, unique_keys
 
 T = TypeVar("T")
 _RETRY_SECONDS = 1.0
@@ -50,10 +50,10 @@ def _tables(index: bool, check: bool) -> list[str]:
                 missing.append("order of messages that were restored from another server")
                 if not check:
                     migrations.renumber()
-        if index != (there > 0 and migrations.has_payload_index()):
+        if index != (there > 0 and payload_index.exists()):
             missing.append(f"index of payloads: {'on' if index else 'off'}")
             if not check:
-                migrations.index_payloads(index)
+                payload_index.switch(index)
         return missing
 
 

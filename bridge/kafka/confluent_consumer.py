@@ -136,9 +136,15 @@ class ConfluentConsumer:
         position = max(self._positions.get(partition, -1), int(theirs.offset))
         return position if position >= 0 else None
 
-    def seek(self, partition: TopicPartition, offset: int) -> None:
+    def seek(self, partition: TopicPartition, offset: int) -> bool:
+        try:
+            self._client.seek(confluent_kafka.TopicPartition(*partition, offset))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+            return False
         self._positions[partition] = offset
-        self._client.seek(confluent_kafka.TopicPartition(*partition, offset))
+        return True
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> str | None:
         try:

@@ -71,8 +71,9 @@ class GroupConsumer:
         known = self._client.highwater(_theirs(partition)) is not None
         return int(self._client.position(_theirs(partition))) if known else None
 
-    def seek(self, partition: TopicPartition, offset: int) -> None:
+    def seek(self, partition: TopicPartition, offset: int) -> bool:
         self._client.seek(_theirs(partition), offset)
+        return True
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> str | None:
         try:

@@ -79,8 +79,12 @@ class Consumer(Protocol):
         """The offset that is returned next, past the marks of transactions; None before the first record."""
         ...
 
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Go on at this offset; what was fetched and not returned is dropped."""
+    def seek(self, partition: TopicPartition, offset: int) -> bool:
+        """Go on at this offset; what was fetched and not returned is dropped.
+
+        False: the client is still looking up where the group had ended; try again.
+        """
+        ...
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> str | None:
         """Commit, and wait for Kafka; returns the reason if Kafka rejects the commit."""

@@ -48,10 +48,7 @@ class Settings:
         "", tls.pem_file, "private key of the client certificate (PEM)", *_WITH_KAFKA
     )
     kafka_sasl_mechanism: str = _setting(
-        "scram-sha-512",
-        parsers.one_of(*_MECHANISMS),
-        f"SASL mechanism: {', '.join(_MECHANISMS)}",
-        *_WITH_KAFKA,
+        "scram-sha-512", parsers.one_of(*_MECHANISMS), f"SASL mechanism: {', '.join(_MECHANISMS)}", *_WITH_KAFKA
     )
     kafka_sasl_username: str | None = _setting("", parsers.optional_name, "SASL user name", *_WITH_KAFKA)
     kafka_sasl_password: str | None = _setting("", parsers.optional_name, "SASL password", secret=True)
@@ -78,6 +75,12 @@ class Settings:
     )
     redis_ssl_ca_file: str | None = _setting(
         "", tls.ca_file, "CA file (PEM) for a rediss:// URL; if not set, the system's trust store", "consume"
+    )
+    seal_key: str | None = _setting(
+        "",
+        parsers.optional_name,
+        "secret of bridges and workers, which seals what they exchange through Redis; if not set, DATABASE_URL",
+        secret=True,
     )
     wait_seconds: int = _setting(
         "60", parsers.positive, "longest time that init waits for each service, seconds", "init"
@@ -114,15 +117,11 @@ class Settings:
     api_keys: tuple[parsers.ApiKey, ...] = _setting(
         "",
         parsers.api_keys,
-        "API keys with their scopes, such as read+write:KEY,operate:KEY; if not set, no authentication",
+        "API keys with scopes, as read+write:KEY,operate:KEY; none: no authentication",
         secret=True,
     )
     publish_timeout_seconds: int = _setting(
-        "5",
-        parsers.positive,
-        "longest time to wait for Kafka to acknowledge a message, seconds",
-        "serve",
-        "dead-letters",
+        "5", parsers.positive, "longest wait for Kafka to acknowledge a message, seconds", "serve", "dead-letters"
     )
 
     workers: int = _setting(

@@ -7,6 +7,7 @@ process. The id of a message or batch in the fields connects the lines of all pr
 import json
 import logging
 import os
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ import orjson
 from tasks.config.settings import Settings
 
 STDOUT = 1  # its file descriptor
+_NUMBERS = re.compile(r"\d+")
+_REPETITION_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ CATALOGUE = _catalogue(
         "Kafka deleted records before the group read them: retention, or somebody, was faster",
     ),
     Event(
+        "records.missing",
+        logging.ERROR,
+        "PostgreSQL lacks records that it had stored: it was restored, or a standby lagged; they are read again",
+    ),
+    Event(
         "partition.rewound",
         logging.WARNING,
         "Kafka returned records from before the expected offset: a log was truncated; known records change nothing",
@@ -78,6 +86,16 @@ CATALOGUE = _catalogue(
     Event("topic.available", logging.INFO, "A topic that was missing exists again"),
     Event("topic.recreated", logging.WARNING, "A topic was deleted and created again; it is read from its start"),
     Event("batch.handed_over", logging.INFO, "The bridge handed a batch to Celery"),
+    Event(
+        "batch.forged",
+        logging.ERROR,
+        "A batch in Redis is not of a bridge with our SEAL_KEY and DATABASE_URL; it is ignored",
+    ),
+    Event(
+        "result.forged",
+        logging.ERROR,
+        "A result in Redis is not of a worker with our SEAL_KEY and DATABASE_URL; it is ignored",
+    ),
     Event("batch.redelivered", logging.WARNING, "The bridge handed a batch to Celery again"),
     Event("batch.split", logging.WARNING, "The bridge split a batch that killed its worker into two halves"),
     Event("batch.stored", logging.INFO, "A worker committed a batch to PostgreSQL"),
@@ -123,8 +141,11 @@ def is_logged(name: str) -> bool:
 
 
 def library_logger(name: str) -> logging.Logger:
-    """A logger for a library that has to be given one; its records become events."""
-    return logging.getLogger(name)
+    """A logger for a library that has to be given one; its records become events, repeated ones once a minute."""
+    logger = logging.getLogger(name)
+    if not logger.filters:
+        logger.addFilter(_Repetitions())
+    return logger
 
 
 def configure(settings: Settings, process: str, to: int = STDOUT) -> None:
@@ -193,6 +214,22 @@ class _TextLines(_Lines):
         return (f"{head} {tail}".rstrip() + (f"\n{trace}\n" if trace else "\n")).encode(errors="backslashreplace")
 
 
+class _Repetitions(logging.Filter):
+    """Drops what was logged in the last minute, perhaps with other numbers, such as each attempt to connect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._until: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text, now = _NUMBERS.sub("", record.getMessage()), time.monotonic()
+        if now < self._until.get(text, 0.0):
+            return False
+        self._until = {known: until for known, until in self._until.items() if until > now}
+        self._until[text] = now + _REPETITION_SECONDS
+        return True
+
+
 class _FromLibraries(logging.Handler):
     """Log records of libraries become events."""
 
@@ -200,9 +237,7 @@ class _FromLibraries(logging.Handler):
         try:
             fields = {"logger": record.name, "message": record.getMessage()}
             _lines.say(record.levelno, "log", fields, record.exc_info[1] if record.exc_info else None)
-        except (
-            Exception
-        ):  # as the handlers of `logging` do: a mistake in a library's log call must not reach its caller
+        except Exception:  # as handlers of `logging` do: a mistake in a library's log call must not reach its caller
             self.handleError(record)
 
 

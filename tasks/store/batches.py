@@ -20,25 +20,25 @@ from tasks.message import (
     record_id,
     sender_id,
 )
+from tasks.store import spans
 from tasks.store.batch_copy import BatchCopy, Duplicate
 from tasks.store.connection import checked_out, database
 from tasks.store.models import DeadLetter
 from tasks.store.models import Message as MessageRow
 from tasks.store.rows import delete_batches
+from tasks.store.spans import Span
 
-# Storing takes it shared, dead-lettering a lone record exclusively: an earlier attempt, believed dead, may still store.
-_LOCKS = {False: "pg_advisory_xact_lock_shared", True: "pg_advisory_xact_lock"}
 _LIMITS = """
     SELECT set_config('lock_timeout', %(lock)s, true), set_config('statement_timeout', %(statement)s, true),
         set_config('idle_in_transaction_session_timeout', %(statement)s, true),
         set_config('client_min_messages', 'warning', true)
 """
-_DEAD_ALREADY = """
-    SELECT id, "offset" FROM dead_letter
-    WHERE topic = %s AND "partition" = %s AND "offset" BETWEEN %s AND %s
-"""
+# Of those who store records again, one at a time looks what is stored: their spans do not keep them apart.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext(%s), %s)"
+_DEAD_ALREADY = "SELECT id FROM dead_letter WHERE id = ANY (%s::uuid[])"
 _STORED_ALREADY = """
-    SELECT EXISTS (SELECT FROM message WHERE id = %s AND topic = %s AND "partition" = %s AND "offset" = %s)
+    SELECT "offset" FROM message
+    WHERE id = ANY (%s::uuid[]) AND topic = %s AND "partition" = %s AND "offset" = ANY (%s)
 """
 # A write, so that this COMMIT waits for the standbys, as the COMMIT of the first attempt should have.
 _WRITE_SOMETHING = "SELECT pg_logical_emit_message(true, 'backend', 'redelivered')"
@@ -82,8 +82,7 @@ class BatchStore(Protocol):
 
     def store_batch(
         self,
-        topic: str,
-        partition: int,
+        span: Span,
         records: Sequence[Record],
         messages: Sequence[Message],
         dead: Sequence[Dead],
@@ -92,14 +91,9 @@ class BatchStore(Protocol):
         """See the function of this module."""
         ...
 
-    def dead_letter(self, dead: Dead, seconds: float = 60) -> Stored:
-        """See the function of this module."""
-        ...
-
 
 def store_batch(
-    topic: str,
-    partition: int,
+    span: Span,
     records: Sequence[Record],
     messages: Sequence[Message],
     dead: Sequence[Dead],
@@ -107,45 +101,33 @@ def store_batch(
 ) -> Stored:
     """Store the messages and dead letters of a batch in one transaction, each exactly once.
 
-    `records` are the records of both `messages` and `dead`. A record that was stored before, as either,
-    changes nothing. A message that PostgreSQL rejects, or whose id belongs to a different message, becomes a dead
-    letter; its neighbours are stored. PostgreSQL ends each statement within `seconds`, but not the COMMIT.
+    `records` are all records of `span`, in order, those of both `messages` and `dead`. What of the span was stored
+    before changes nothing. A message that PostgreSQL rejects, or whose id belongs to a different message, becomes a
+    dead letter; its neighbours are stored. PostgreSQL ends each statement within `seconds`, but not the COMMIT.
     Raises the errors in `connection.TRANSIENT`; then it is not known whether anything was stored.
     """
-    with _transaction(topic, partition, seconds):
-        known = _dead_already(topic, partition, records)
-        copied = BatchCopy(topic, partition)
-        copied.run([message for message in messages if message.offset not in known])
+    with _transaction(seconds):
+        new_parts = spans.add(span)
+        if new_parts != [span]:
+            stored = _stored_already([one for one in records if not _within(new_parts, one.offset)], dead)
+            messages = [message for message in messages if message.offset not in stored]
+            dead = [one for one in dead if one.record.offset not in stored]
+        copied = BatchCopy(records[0].topic, records[0].partition)
+        copied.run(messages)
         if copied.refused:
             by_offset = {record.offset: record for record in records}
             refused = (Dead(by_offset[m.offset], reason, detail, m.id) for m, reason, detail in copied.refused)
             dead = [*dead, *refused]
-        new = [one for one in dead if one.record.offset not in known]
-        if new:
-            DeadLetter.insert_many([_dead_row(one) for one in new]).on_conflict_ignore().execute()
-        redelivered = len(records) - copied.stored - len(copied.duplicates) - len(new)
+        if dead:
+            DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
+        redelivered = len(records) - copied.stored - len(copied.duplicates) - len(dead)
         if redelivered:
             database.execute_sql(_WRITE_SOMETHING)
-    return Stored(copied.stored, redelivered, copied.duplicates, new)
-
-
-def dead_letter(dead: Dead, seconds: float = 60) -> Stored:
-    """Store one record that cannot be decoded as a dead letter, unless it was stored before. Raises the same errors."""
-    record = dead.record
-    with _transaction(record.topic, record.partition, seconds, alone=True):
-        message_id = uuid.UUID(bytes=sender_id(record.headers, NO_BODY) or record_id(record))
-        place = (message_id, record.topic, record.partition, record.offset)
-        known = bool(_dead_already(record.topic, record.partition, [record]))
-        known = known or database.execute_sql(_STORED_ALREADY, place).fetchone()[0]
-        if known:
-            database.execute_sql(_WRITE_SOMETHING)
-        else:
-            DeadLetter.insert(_dead_row(dead)).execute()
-    return Stored(0, 1, (), ()) if known else Stored(0, 0, (), (dead,))
+    return Stored(copied.stored, redelivered, copied.duplicates, dead)
 
 
 @contextmanager
-def _transaction(topic: str, partition: int, seconds: float, alone: bool = False) -> Iterator[None]:
+def _transaction(seconds: float) -> Iterator[None]:
     """A transaction that stores records of one partition, with time limits that are local to it (pgbouncer).
 
     It gives up early when it waits for a lock, because the holder may keep it for any time. The session of a frozen
@@ -155,7 +137,6 @@ def _transaction(topic: str, partition: int, seconds: float, alone: bool = False
     limits = {"lock": f"{seconds * 400:.0f}ms", "statement": f"{seconds * 800:.0f}ms"}
     with checked_out(), database.atomic():
         database.execute_sql(_LIMITS, limits)
-        database.execute_sql(f"SELECT {_LOCKS[alone]}(hashtext(%s), %s)", (topic, partition))
         yield
         notices: list[str] = database.connection().notices
         notices.clear()
@@ -163,15 +144,27 @@ def _transaction(topic: str, partition: int, seconds: float, alone: bool = False
         raise psycopg2.OperationalError(f"the COMMIT was not confirmed: {notices[-1].strip()}")
 
 
-def _dead_already(topic: str, partition: int, records: Sequence[Record]) -> set[int]:
-    """The offsets of the records that are in `dead_letter`."""
-    place = (topic, partition, records[0].offset, records[-1].offset)
-    dead_ids = {row[1]: row[0] for row in database.execute_sql(_DEAD_ALREADY, place).fetchall()}
-    if not dead_ids:
+def _stored_already(records: Sequence[Record], dead: Sequence[Dead]) -> set[int]:
+    """The offsets of `records` that are dead letters, or messages that `dead` would now make dead letters.
+
+    Their spans are stored, but that need not mean these records: a topic that was recreated a moment ago, or a log
+    that Kafka has cut off, has other records at the same offsets. Other messages are known by their ids.
+    """
+    if not records:
         return set()
-    ids = {str(one) for one in dead_ids.values()}
-    # A topic that was deleted and recreated has other records at the same offsets.
-    return {r.offset for r in records if r.offset in dead_ids and str(uuid.UUID(bytes=record_id(r))) in ids}
+    topic, partition = records[0].topic, records[0].partition
+    database.execute_sql(_LOCK, (topic, partition))
+    ids = {uuid.UUID(bytes=record_id(record)): record.offset for record in records}
+    found = database.execute_sql(_DEAD_ALREADY, (list(map(str, ids)),)).fetchall()
+    stored = {ids[uuid.UUID(str(row[0]))] for row in found}
+    dying = [one.record for one in dead if one.record.offset in set(ids.values())]
+    message_ids = [str(uuid.UUID(bytes=sender_id(one.headers, NO_BODY) or record_id(one))) for one in dying]
+    place = (message_ids, topic, partition, [one.offset for one in dying])
+    return stored | {row[0] for row in database.execute_sql(_STORED_ALREADY, place).fetchall()}
+
+
+def _within(parts: Sequence[Span], offset: int) -> bool:
+    return any(part.first <= offset < part.next for part in parts)
 
 
 def _dead_row(dead: Dead) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from tasks.store import spans
+from tasks.store.connection import database
 from tasks.store.models import LostRecords
+from tasks.store.spans import Span
 
 
 class Loss(NamedTuple):
@@ -17,9 +20,11 @@ class Loss(NamedTuple):
     noticed_at: datetime
 
 
-def add(group: str, loss: Loss) -> None:
-    """Record a loss. The same call again changes nothing."""
-    LostRecords.insert(**loss._asdict(), group=group).on_conflict_ignore().execute()
+def add(group: str, loss: Loss, source: int) -> None:
+    """Record a loss, and that nothing is missed there any more. The same call again changes nothing."""
+    with database.atomic():
+        LostRecords.insert(**loss._asdict(), group=group).on_conflict_ignore().execute()
+        spans.add(Span(source, loss.first_offset, loss.last_offset + 1))
 
 
 def waiting(topic: str | None = None) -> Sequence[Loss]:

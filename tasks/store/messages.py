@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from peewee import SQL, ModelSelect, Tuple
 
-from tasks.store import migrations
+from tasks.store import payload_index
 from tasks.store.connection import database
 from tasks.store.models import COLUMNS, Message, StoredMessage
 from tasks.store.rows import Keyset, narrowed, rows_within
@@ -69,7 +69,7 @@ def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAG
 
 def _select(query: Filter, after: Keyset | None, limit: int) -> "ModelSelect[Message]":
     select = _matching(query)
-    if query.contains is not None and migrations.has_payload_index() and _has_few(query.contains):
+    if query.contains is not None and payload_index.exists() and _has_few(query.contains):
         # The planner assumes that one message in a hundred contains any value, and would search from the newest
         # message on; for a rare value that reads the whole table.
         few = select.cte("few", materialized=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import peewee
 
-from tasks.errors import NotReady, Unavailable
+from tasks.errors import NotReady
 from tasks.store import unique_keys
 from tasks.store.connection import NO_TABLE, database, sqlstate
 
@@ -149,14 +149,25 @@ MIGRATIONS = (
         ALTER TABLE dead_letter ALTER COLUMN produced_at DROP NOT NULL;
         """,
     ),
+    Migration(
+        9,
+        "spans: which records are stored",
+        """
+        -- A partition of a topic that was created once: a recreated topic has another id. See tasks/store/spans.py.
+        CREATE TABLE source (
+            id integer GENERATED ALWAYS AS IDENTITY UNIQUE CHECK (id < 524288),
+            topic text NOT NULL,
+            topic_id text NOT NULL,
+            "partition" integer NOT NULL,
+            first_offset bigint NOT NULL,
+            PRIMARY KEY (topic, topic_id, "partition")
+        );
+        CREATE TABLE span (span int8range NOT NULL, EXCLUDE USING gist (span WITH &&));
+        -- Whether a record is stored is said by its span now.
+        DROP INDEX dead_letter_place;
+        """,
+    ),
 )
-# Not a migration: users decide whether it is worth its cost (docs/decisions/0024-optional-payload-index.md).
-_MAKE_INDEX = "CREATE INDEX CONCURRENTLY message_payload ON message USING gin (payload jsonb_path_ops)"
-_DROP_INDEX = "DROP INDEX CONCURRENTLY IF EXISTS message_payload"
-# An index whose build was interrupted exists, costs as much, and serves no query.
-_HAS_INDEX = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('message_payload') AND indisvalid)"
-# Another lock: waiting for the first one takes a snapshot, for which the build of an index waits.
-_INDEX_LOCK = _LOCK + 1
 _YET_TO_COME = "xact >= pg_snapshot_xmax(pg_current_snapshot())"
 VERSION = MIGRATIONS[-1].version
 
@@ -199,24 +210,6 @@ def _other_version(there: int) -> str | None:
     if there < VERSION:
         return f"the tables are {f'of version {there}, not {VERSION}' if there else 'missing'}; run init"
     return None
-
-
-def has_payload_index() -> bool:
-    """Whether the index for `contains` exists. Raises peewee.DatabaseError."""
-    return bool(database.execute_sql(_HAS_INDEX).fetchone()[0])
-
-
-def index_payloads(enabled: bool) -> None:
-    """Create that index, or drop it, while others write. Raises Unavailable while another process does so."""
-    if not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_INDEX_LOCK,)).fetchone()[0]:
-        raise Unavailable("another process creates the index of payloads")
-    try:
-        if has_payload_index() != enabled:
-            database.execute_sql(_DROP_INDEX)
-            if enabled:
-                database.execute_sql(_MAKE_INDEX)
-    finally:
-        database.execute_sql("SELECT pg_advisory_unlock(%s)", (_INDEX_LOCK,))
 
 
 def restored() -> bool:

@@ -1,4 +1,4 @@
-"""The unique keys on which "stored once" depends, found by their columns, whatever the name of the index."""
+"""The keys on which "stored once" depends, found by their columns, whatever the name of the index."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "bridge": ("member",),
     "stopped_partition": ("topic", "partition", "group"),
     "lost_records": ("topic", "partition", "group", "first_offset", "noticed_at"),
+    "source": ("topic", "topic_id", "partition"),
 }
 _LOCK_SECONDS = 5  # a long reader, such as pg_dump, blocks us, and we block all writers
 # The columns of each unique index that PostgreSQL enforces for every row and that ON CONFLICT can use.
@@ -25,19 +26,28 @@ _UNIQUE = """
     FROM unnest(%s) AS name JOIN pg_index ON indrelid = to_regclass(name)
     WHERE indisunique AND indisvalid AND indisready AND indimmediate AND indpred IS NULL AND indexprs IS NULL
 """
+_NO_OVERLAPS = "EXCLUDE USING gist (span WITH &&)"
+_HAS_NO_OVERLAPS = "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass('span') AND contype = 'x')"
+_MERGE = """
+    WITH merged AS (DELETE FROM span RETURNING span) INSERT INTO span SELECT unnest(range_agg(span)) FROM merged
+"""
 _PRIMARY = "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'p'"
 
 
 def describe(table: str) -> str:
     """The key of a table for messages to people, such as `message (id)`."""
-    return f"{table} ({', '.join(_KEYS[table])})"
+    return f"{table} ({', '.join(_KEYS.get(table, ['no overlaps']))})"
 
 
 def missing() -> list[str]:
-    """The tables without a valid unique index on exactly their key columns. Raises peewee.DatabaseError."""
+    """The tables without a valid unique index on exactly their key columns; `span` if spans may overlap.
+
+    Raises peewee.DatabaseError.
+    """
     rows = database.execute_sql(_UNIQUE, (list(_KEYS),)).fetchall()
     unique = {(table, frozenset(columns)) for table, columns in rows}
-    return [table for table, columns in _KEYS.items() if (table, frozenset(columns)) not in unique]
+    without = [table for table, columns in _KEYS.items() if (table, frozenset(columns)) not in unique]
+    return without if database.execute_sql(_HAS_NO_OVERLAPS).fetchone()[0] else [*without, "span"]
 
 
 def restore() -> list[str]:
@@ -64,6 +74,10 @@ def restore() -> list[str]:
 
 
 def _make(table: str) -> None:
+    if table == "span":
+        database.execute_sql(_MERGE)
+        database.execute_sql(f"ALTER TABLE span ADD {_NO_OVERLAPS}")
+        return
     # In place of a primary key that is invalid or has other columns.
     drop = [f"DROP CONSTRAINT {_quoted(name)}, " for name in database.execute_sql(_PRIMARY, (table,)).fetchall()]
     database.execute_sql(f"ALTER TABLE {table} {''.join(drop)}ADD PRIMARY KEY ({_quoted(_KEYS[table])})")

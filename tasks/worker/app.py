@@ -19,6 +19,7 @@ from tasks.claim_store import EXPIRY_SECONDS, RedisClaimStore, explain
 from tasks.config.settings import Settings, flag
 from tasks.errors import ConfigurationError
 from tasks.observability import events, setup
+from tasks.seal import of_deployment
 from tasks.store import batches, connection
 from tasks.worker.heartbeat import Heartbeat
 from tasks.worker.persist import NAME, Persist
@@ -39,7 +40,8 @@ def create_app(settings: Settings) -> Celery:
     app = Celery("backend", broker=broker_url(settings.redis_url), set_as_current=False)
     app.conf.update(configuration(settings))
     task = Persist()
-    task.claims = RedisClaimStore(settings.redis_url, worker=uuid.uuid4().hex)
+    task.seal = of_deployment(settings)
+    task.claims = RedisClaimStore(settings.redis_url, task.seal, worker=uuid.uuid4().hex)
     task.store = batches
     task.seconds = settings.batch_deadline_seconds
     app.register_task(task)

@@ -24,9 +24,11 @@ from tasks.claim_check import Claim, ClaimStore, Outcome, Result
 from tasks.errors import AccessDenied, BadRecord
 from tasks.message import Message, Record
 from tasks.observability import events, metrics, traces
+from tasks.seal import Seal
 from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead
 from tasks.store.connection import TRANSIENT, explain
+from tasks.store.spans import Span
 
 NAME = "tasks.persist"
 # Errors that do not depend on the record: unavailable services, tables that init has not created yet.
@@ -89,6 +91,7 @@ class Persist(Task):  # type: ignore[misc]
     # Set by tasks.worker.app.create_app:
     claims: ClaimStore
     store: BatchStore
+    seal: Seal
     seconds: float  # the time limit of a batch
 
     def enqueue(self, claim: Claim) -> None:
@@ -99,21 +102,26 @@ class Persist(Task):  # type: ignore[misc]
         """Store a batch. `fields` is a Claim. After an exception it may not be stored, so it is redelivered."""
         claim = Claim.of(fields)
         with traces.storing(claim.topic, claim.place(), claim.traceparent):
-            self._store(claim)
+            self._store(claim, fields)
 
-    def _store(self, claim: Claim) -> None:
+    def _store(self, claim: Claim, fields: dict[str, Any]) -> None:
         packed = self.claims.take(claim)
         if packed is None:
             events.emit("batch.stale", **claim.place())
             return
+        if not self.seal.fits(fields, packed):
+            events.emit("batch.forged", **claim.place())
+            self.claims.discard(claim)  # its bridge, if there is one, redelivers it
+            return
         records = claim_check.unpack(claim, packed)
-        messages, dead = ([], []) if claim.dead_letter_reason else decode_all(records)
-        self.claims.mark_decoded(claim)
+        messages: Sequence[Message] = ()
         if claim.dead_letter_reason:
-            killer = Dead(records[0], "killed_its_worker", claim.dead_letter_reason)
-            outcome = self.store.dead_letter(killer, self.seconds)
+            dead: Sequence[Dead] = [Dead(records[0], "killed_its_worker", claim.dead_letter_reason)]
         else:
-            outcome = self.store.store_batch(claim.topic, claim.partition, records, messages, dead, self.seconds)
+            messages, dead = decode_all(records)
+        self.claims.mark_decoded(claim)
+        span = Span(claim.source, claim.begin, claim.last_offset + 1)
+        outcome = self.store.store_batch(span, records, messages, dead, self.seconds)
         # Before anything else: a later failure must not be blamed on a record that is stored.
         self._report(claim, _result(claim, outcome))
         _count(claim, records, outcome)

@@ -5,8 +5,8 @@ import pytest
 from tasks.message import Headers, Record
 from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead, Stored
-from tasks.worker.persist import decode_all
 from tests.fakes import MemoryBatchStore
+from tests.records import span_of, store_all
 
 
 @pytest.fixture(params=["memory", "postgresql"])
@@ -24,7 +24,12 @@ def record(offset: int, value: bytes | None = b"{}", number: int | None = None) 
 
 
 def stored(store: BatchStore, *records: Record) -> Stored:
-    return store.store_batch("topic", 0, records, *decode_all(records))
+    return store_all(store, records)
+
+
+def buried(store: BatchStore, killer: Record) -> Stored:
+    """Store a record as a dead letter, without decoding it."""
+    return store.store_batch(span_of([killer]), [killer], [], [Dead(killer, "killed_its_worker", "")])
 
 
 def counts(outcome: Stored) -> tuple[int, int, int, list[str]]:
@@ -57,20 +62,20 @@ def test_topics_have_their_own_ids(store: BatchStore) -> None:
     one = record(0, number=1)
     assert stored(store, one).stored == 1
     other = one._replace(topic="other", value=b'{"n": 2}')
-    assert store.store_batch("other", 0, [other], *decode_all([other])).stored == 1
+    assert store_all(store, [other], source=2).stored == 1
 
 
 @pytest.mark.parametrize("headers", [(), (("id", b"00000000-0000-4000-8000-000000000001"),)])
 def test_a_record_is_stored_or_dead_and_stays_so(store: BatchStore, headers: Headers) -> None:
     alive, killer = record(0)._replace(headers=headers), record(1)
     assert stored(store, alive).stored == 1
-    assert counts(store.dead_letter(Dead(alive, "killed_its_worker", ""))) == (0, 1, 0, [])
-    assert counts(store.dead_letter(Dead(killer, "killed_its_worker", ""))) == (0, 0, 0, ["killed_its_worker"])
+    assert counts(buried(store, alive)) == (0, 1, 0, [])
+    assert counts(buried(store, killer)) == (0, 0, 0, ["killed_its_worker"])
     assert counts(stored(store, alive, killer, record(2))) == (1, 2, 0, [])
 
 
 def test_a_recreated_topic_has_other_records_at_the_same_offsets(store: BatchStore) -> None:
     stored(store, record(0))
-    store.dead_letter(Dead(record(1), "killed_its_worker", ""))
+    buried(store, record(1))
     recreated = [record(offset)._replace(timestamp=1_700_000_999_000) for offset in (0, 1)]
     assert counts(stored(store, *recreated)) == (2, 0, 0, [])

@@ -9,6 +9,7 @@ import pytest
 from bootstrap.localstack.stack import Stack
 from tasks.claim_check import Claim, ClaimStore, Result
 from tasks.claim_store import RedisClaimStore
+from tasks.seal import Seal
 from tests.fakes import MemoryClaimStore
 
 
@@ -20,6 +21,9 @@ class Stores:
     dead: ClaimStore
 
 
+_SEAL = Seal("of this test")
+
+
 @pytest.fixture(params=["memory", "redis"])
 def stores(request: pytest.FixtureRequest, stack: Stack) -> Stores:
     if request.param == "memory":
@@ -27,9 +31,9 @@ def stores(request: pytest.FixtureRequest, stack: Stack) -> Stores:
         dead.is_worker_alive = False
         return Stores(MemoryClaimStore(), dead)
     url = stack.variables["REDIS_URL"]
-    alive = RedisClaimStore(url, worker=uuid.uuid4().hex)
+    alive = RedisClaimStore(url, _SEAL, worker=uuid.uuid4().hex)
     alive.send_heartbeat()
-    return Stores(alive, RedisClaimStore(url, worker=uuid.uuid4().hex))
+    return Stores(alive, RedisClaimStore(url, _SEAL, worker=uuid.uuid4().hex))
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def store(stores: Stores) -> ClaimStore:
 
 
 def a_claim() -> Claim:
-    return Claim(uuid.uuid4().hex, 1, "orders", 3, 0, 9, 10, f"reply-{uuid.uuid4()}")
+    return Claim(uuid.uuid4().hex, 1, "orders", 3, 0, 9, 10, f"reply-{uuid.uuid4()}", 1, 0)
 
 
 def test_a_worker_takes_what_the_bridge_put(store: ClaimStore) -> None:

@@ -226,6 +226,18 @@ def test_a_seek_drops_what_was_fetched_and_keeps_a_pause(ready: World, members: 
     assert member.records[-1].offset == 299
 
 
+def test_after_a_seek_the_position_is_where_it_went(ready: World, members: Members) -> None:
+    ready.produce([b"{}"] * 50, partition=0)
+    member, partition = members.join(), TopicPartition(ready.topic, 0)
+    member.read(50)
+    wait_until(lambda: member.poll() == 50 and member.consumer.position(partition) == 50, "the end is known")
+    assert member.consumer.seek(partition, 20)
+    assert member.consumer.position(partition) == 20
+    member.read(80)
+    assert member.consumer.position(partition) == 50
+    assert [record.offset for record in member.records[50:]] == list(range(20, 50))
+
+
 def test_a_poll_in_which_partitions_are_assigned_can_be_followed_by_a_seek(ready: World, members: Members) -> None:
     ready.produce(list(events(20).values()), partition=0)
     member = members.join()

@@ -5,7 +5,7 @@ import orjson
 from tasks.message import Record
 from tasks.store import batches as store
 from tasks.store import connection
-from tasks.worker.persist import decode_all
+from tests.records import store_all
 from tests.world import World
 
 
@@ -71,7 +71,7 @@ def test_a_writer_stores_between_the_batches_and_nothing_new_is_lost(tables: Wor
         for number, deleted in enumerate(store.delete_before(before)):
             batches.append(deleted)
             record = Record("topic", 0, number, 1_700_000_000_123, None, b"{}", ())
-            assert store.store_batch("topic", 0, [record], *decode_all([record])).stored == 1
+            assert store_all(store, [record]).stored == 1
     assert batches == [5000, 5000, 2000]
     assert tables.count() == len(batches)
 
@@ -83,7 +83,7 @@ def test_it_waits_for_no_writer_and_no_writer_for_it(tables: World) -> None:
         connection.database.execute_sql("SELECT * FROM message LIMIT 1 FOR UPDATE")
         assert outcome(tables, "--retention-days", "7") == (1, 0)
         record = Record("topic", 0, 1, 1_700_000_000_123, None, b"{}", ())
-        store.store_batch("topic", 0, [record], *decode_all([record]))
+        store_all(store, [record])
     with connection.database.connection_context():
         assert sum(store.delete_before(before)) == 1
     assert tables.count() == 1

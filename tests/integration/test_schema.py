@@ -17,8 +17,8 @@ _ROW = """INSERT INTO message (id, topic, "partition", "offset", produced_at) VA
 
 
 def key(world: World, table: str) -> str:
-    """The name of a table's primary key."""
-    name = "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'"
+    """The name of a table's primary key, or of what keeps its rows apart."""
+    name = "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype IN ('p', 'x')"
     return str(world.sql(name, table)[0][0])
 
 
@@ -76,7 +76,8 @@ def test_a_table_that_somebody_dropped_is_named(ready: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["message", "dead_letter", "idempotency_key", "bridge", "stopped_partition", "lost_records"]
+    "table",
+    ["message", "dead_letter", "idempotency_key", "bridge", "stopped_partition", "lost_records", "source", "span"],
 )
 def test_a_dropped_key_is_reported_and_made_again(ready: World, table: str) -> None:
     drop(ready, table)

@@ -6,7 +6,7 @@ import pytest
 from tasks.message import Headers, Record
 from tasks.store import batches, connection
 from tasks.store.batches import Dead, Stored
-from tasks.worker.persist import decode_all
+from tests.records import span_of, store_all
 from tests.world import World
 
 
@@ -21,13 +21,13 @@ def named(offset: int, number: int, value: bytes = b"{}") -> Record:
 
 def buried(one: Record, seconds: float = 60) -> Stored:
     with connection.database.connection_context():
-        return batches.dead_letter(Dead(one, "killed_its_worker", "it ended its worker"), seconds)
+        killer = Dead(one, "killed_its_worker", "it ended its worker")
+        return batches.store_batch(span_of([one]), [one], [], [killer], seconds)
 
 
 def stored(*records: Record) -> Stored:
-    messages, dead = decode_all(records)
     with connection.database.connection_context():
-        return batches.store_batch("topic", 0, records, messages, dead)
+        return store_all(batches, records)
 
 
 def test_every_column_comes_back_as_it_was(tables: World) -> None:
@@ -90,7 +90,7 @@ def test_a_dead_record_read_again_stays_dead(tables: World) -> None:
 def test_a_stored_record_is_not_buried(tables: World, headers: Headers) -> None:
     one = record(1, b'{"n": 1}')._replace(headers=headers)
     stored(one)
-    assert buried(one) == Stored(0, 1, (), ())
+    assert buried(one) == Stored(0, 1, [], [])
     assert tables.sql("SELECT count(*) FROM dead_letter") == [(0,)]
     assert buried(one._replace(offset=2)).dead[0].record.offset == 2
 
@@ -98,7 +98,7 @@ def test_a_stored_record_is_not_buried(tables: World, headers: Headers) -> None:
 def test_a_burial_waits_for_an_attempt_that_is_still_under_way(tables: World) -> None:
     """A worker that was frozen while it stored the record may go on."""
     with tables.connect() as attempt, attempt.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('topic'), 0)")
+        cursor.execute("INSERT INTO span SELECT int8range((1::bigint << 44) + 1, (1::bigint << 44) + 2)")
         with pytest.raises(peewee.OperationalError, match="lock timeout"):
             buried(record(1, b"{}"), seconds=0.5)
     assert buried(record(1, b"{}")).dead

@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from bridge.kafka.publisher import KafkaPublisher
 from tasks import claim_store
 from tasks.claim_store import RedisClaimStore
+from tasks.seal import of_deployment
 from tasks.worker.app import create_app
 from tests.programs import Program
 from tests.secured import PASSWORD, USER, Secured, secured
@@ -165,7 +166,7 @@ def test_redis_is_refused_by_what_keeps_records_and_by_celery(
     settings = world.settings(**servers.redis_variables(kind, **changed))
     assert settings.redis_url is not None
     with pytest.raises(redis.RedisError) as by_us:
-        RedisClaimStore(settings.redis_url).send_heartbeat()
+        RedisClaimStore(settings.redis_url, of_deployment(settings)).send_heartbeat()
     with create_app(settings).connection_for_write() as connection, pytest.raises(OperationalError) as by_celery:
         connection.ensure_connection(max_retries=1, interval_start=0)
     for caught in (by_us, by_celery):

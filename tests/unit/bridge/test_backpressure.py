@@ -40,7 +40,12 @@ class InFlight:
     ],
 )
 def test_the_bridge_reads_within_its_limits(in_flight: InFlight, waiting_bytes: int, expected: str | None) -> None:
-    assert reason(LIMITS, in_flight, waiting_bytes) == expected
+    assert reason(LIMITS, in_flight, waiting_bytes, False) == expected
+
+
+def test_records_wait_for_postgresql_to_tell_how_far_partitions_are_stored() -> None:
+    assert reason(LIMITS, InFlight(), 1, True) == "database_away"
+    assert reason(LIMITS, InFlight(), 0, True) is None
 
 
 def test_seconds_are_counted_for_each_reason() -> None:

@@ -67,6 +67,14 @@ def test_a_lone_record_waits_for_company_no_longer_than_linger() -> None:
     assert list(made.cut(6.0, most=9)) == [("a", polled(1))]
 
 
+def test_one_batch_need_not_wait_where_nothing_is_in_flight() -> None:
+    made = batcher()
+    made.add({"a": polled(1, 1)}, now=0.0)
+    made.add({"b": polled(1)}, now=0.25)
+    assert list(made.cut(0.5, most=9, at_once=True)) == [("a", polled(1, 1))]
+    assert made.due_in(0.5) == 0.75
+
+
 def test_a_full_batch_waits_for_nothing_and_its_rest_waits_anew() -> None:
     made = batcher(records=3)
     made.add({"a": polled(1, 1, 1, 1)}, now=0.0)

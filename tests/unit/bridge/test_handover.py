@@ -8,6 +8,7 @@ from bridge.handover import Flight, Handover
 from bridge.kafka.types import TopicPartition
 from tasks.claim_check import Claim, Outcome, Result, unpack
 from tasks.message import Record
+from tasks.seal import Seal
 from tests.fakes import MemoryClaimStore
 
 PARTITION = TopicPartition("orders", 0)
@@ -20,11 +21,11 @@ class Bench:
     def __init__(self) -> None:
         self.claims = MemoryClaimStore()
         self.queue: list[Claim] = []
-        self.handover = Handover(self.claims, self._enqueue, DEADLINE_SECONDS)
+        self.handover = Handover(self.claims, self._enqueue, Seal("key"), DEADLINE_SECONDS)
 
     def start(self, *offsets: int) -> Claim:
         records = [Record("orders", 0, offset, 0, None, b"{}", ()) for offset in offsets]
-        return self.handover.start(PARTITION, records, 0)  # type: ignore[arg-type]  # packing needs no sizes
+        return self.handover.start(PARTITION, 1, offsets[0], records, 0)  # type: ignore[arg-type]  # packing needs no sizes
 
     def report(self, claim: Claim, outcome: str = "stored") -> None:
         self.claims.report(claim, Result(claim.batch, claim.attempt, outcome))  # type: ignore[arg-type]

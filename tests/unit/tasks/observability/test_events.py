@@ -72,3 +72,14 @@ def test_nothing_is_written_outside_the_catalogue() -> None:
         for source in (ROOT / package).rglob("*.py"):
             if source != ROOT / "tasks" / "observability" / "events.py":
                 assert "getLogger" not in source.read_text(), source
+
+
+def test_what_a_library_repeats_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
+    events.configure(settings.load({}, {"LOG_FORMAT": "json"}), "test")
+    logger = events.library_logger("of a test")
+    assert events.library_logger("of a test") is logger
+    for number in range(10):
+        logger.error("%s [client-%d] connection refused after %d ms", "FAIL", number, 10 * number)
+        logger.error("timed out")
+    written = [json.loads(line)["message"] for line in capfd.readouterr().out.splitlines()]
+    assert written == ["FAIL [client-0] connection refused after 0 ms", "timed out"]

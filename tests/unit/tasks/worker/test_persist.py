@@ -8,10 +8,11 @@ import redis
 
 from tasks.claim_check import Claim, Result, pack
 from tasks.message import Record
+from tasks.seal import Seal
 from tasks.worker.persist import Persist
 from tests.fakes import MemoryBatchStore, MemoryClaimStore
 
-CLAIM = Claim("batch", 1, "orders", 0, 5, 7, 3, "reply")
+CLAIM = Claim("batch", 1, "orders", 0, 5, 7, 3, "reply", 1, 5)
 RECORDS = [
     Record("orders", 0, 5, 1_700_000_000_000, None, b'{"n": 1}', ()),
     Record("orders", 0, 6, 1_700_000_000_000, None, b"not json", ()),
@@ -27,12 +28,15 @@ class Worker:
         self.task.claims = self.claims = MemoryClaimStore()
         self.task.store = self.store = MemoryBatchStore()
         self.task.seconds = 60
+        self.task.seal = Seal("key")
         self.claims.put(CLAIM, pack(RECORDS))
 
-    def run(self, claim: Claim = CLAIM) -> None:
+    def run(self, claim: Claim = CLAIM, seal: str | None = None) -> None:
         """Run the task, and what Celery calls after an exception."""
+        packed = self.claims.take(claim) if self.claims.failure is None else None
+        seal = self.task.seal.of(claim.fields(), packed or b"") if seal is None else seal
         try:
-            self.task.run(claim.fields())
+            self.task.run({**claim.fields(), "seal": seal})
         except Exception as error:
             self.task.on_failure(error, "task", (claim.fields(),), {}, None)
 
@@ -51,6 +55,17 @@ def test_a_batch_is_stored_and_reported(worker: Worker) -> None:
     assert worker.result() == Result("batch", 1, "stored", stored=2, dead=1, counted=1)
     assert [message.offset for _, message in worker.store.messages.values()] == [5, 7]
     assert [dead.record for dead in worker.store.dead.values()] == [RECORDS[1]]
+
+
+def test_a_forged_batch_is_not_stored(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+    worker.run(seal=Seal("another key").of(CLAIM.fields(), pack(RECORDS)))
+    assert (worker.store.messages, worker.store.dead) == ({}, {})
+    assert worker.claims.take(CLAIM) is None
+
+
+def test_other_records_than_a_bridge_sealed_are_not_stored(worker: Worker) -> None:
+    worker.run(seal=worker.task.seal.of(CLAIM.fields(), pack(RECORDS[:1])))
+    assert worker.store.messages == {}
 
 
 def test_a_task_that_runs_again_changes_nothing(worker: Worker) -> None:

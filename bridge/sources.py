@@ -1,0 +1,48 @@
+"""How far PostgreSQL has stored each partition, which says where it is read from; asked in the reporter's thread."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bridge.kafka.types import TopicPartition
+from tasks.store import spans
+from tasks.store.spans import Place, Source
+
+
+class Question(NamedTuple):
+    """What is asked of a partition."""
+
+    place: Place
+    begin: int  # where its reading begins if PostgreSQL does not know it
+    stored: int | None  # the offset before which workers had stored all when this was asked
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The sources of the partitions that were asked for."""
+
+    questions: Mapping[TopicPartition, Question] = field(default_factory=dict)
+    sources: Mapping[Place, Source] = field(default_factory=dict)
+
+
+class Sources:
+    """Asks again and again: at once about a new partition, and about all with each report."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` makes the reporter's thread call `look` soon."""
+        self._wake = wake
+        self._questions: Mapping[TopicPartition, Question] = {}
+        self.answer = Answer()  # replaced as a whole, because another thread reads it
+
+    def ask(self, questions: Mapping[TopicPartition, Question]) -> None:
+        """Ask about these partitions from now on, instead of others."""
+        known = self.answer.sources
+        self._questions = questions
+        if any(question.place not in known for question in questions.values()):
+            self._wake()
+
+    def look(self) -> None:
+        """Ask PostgreSQL. Raises peewee.DatabaseError."""
+        questions = self._questions
+        places = {question.place: question.begin for question in questions.values()}
+        self.answer = Answer(questions, spans.sources(places) if places else {})
