@@ -8,7 +8,7 @@ from tasks.config import settings
 from tasks.message import Record
 from tasks.observability import events
 from tasks.store import batches, connection, spans
-from tasks.store.spans import Place, Span
+from tasks.store.spans import Source, Span
 from tasks.worker.persist import decode_all
 
 
@@ -19,17 +19,18 @@ def main(count: int) -> None:
     connection.configure(loaded.database_url, "plain", connections=1)
     consumer = clients.new_consumer(loaded)
     consumer.subscribe(loaded.kafka_topics, Announcer())
-    numbers: dict[TopicPartition, int] = {}
+    begun: set[TopicPartition] = set()
     left = count
     while left > 0:
         for partition, polled in consumer.poll(timeout_ms=100, max_records=loaded.batch_records).items():
             records = [Record(*partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in polled]
             messages, dead = decode_all(records)
             with connection.database.connection_context():
-                if partition not in numbers:
-                    place = Place(partition.topic, "", partition.partition)
-                    numbers[partition] = spans.sources({place: 0})[place].number
-                span = Span(numbers[partition], records[0].offset, records[-1].offset + 1)
+                source = Source(partition.topic, "", partition.partition)
+                if partition not in begun:
+                    spans.stored_until({source: 0})
+                    begun.add(partition)
+                span = Span(source, records[0].offset, records[-1].offset + 1)
                 batches.store_batch(span, records, messages, dead)
             consumer.commit({partition: Committed(records[-1].offset + 1, "")})
             left -= len(records)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.config import catalogue, settings
-from tasks.observability import events, metrics
+from tasks.observability import metrics
+from tasks.observability.event_catalogue import CATALOGUE
 
 _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
@@ -38,7 +39,7 @@ def _settings() -> Iterator[str]:
 
 def _events() -> Iterator[str]:
     yield from ("| event | level | meaning |", "|---|---|---|")
-    for event in events.CATALOGUE.values():
+    for event in CATALOGUE.values():
         yield f"| `{event.name}` | {logging.getLevelName(event.level).lower()} | {event.meaning} |"
 
 

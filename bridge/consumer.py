@@ -55,7 +55,7 @@ class Bridge:
         )
         self._committer = Committer(consumer, self._progress, self._positions.to_commit)
         self._quarantine = Quarantine(settings, consumer, self._batcher, self._reporter)
-        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status, self._topic_watch.is_silent)
+        self._watchdog = Watchdog(settings.watchdog_seconds, lambda: self._status, self._topic_watch)
         self._gauges = gauges.Gauges(consumer, self._topic_watch, self._handover, self._batcher)
         self._paused = False
         self._next_status = 0.0

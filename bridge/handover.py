@@ -74,10 +74,10 @@ class Handover:
         return {flight.claim.batch: flight.claim.attempt for flight in self._flights.values()}
 
     def start(
-        self, partition: TopicPartition, source: int, begin: int, records: Sequence[ConsumedRecord], now: float
+        self, partition: TopicPartition, topic_id: str, begin: int, records: Sequence[ConsumedRecord], now: float
     ) -> Claim:
-        """Start a batch; `deliver_due` hands it over. See Claim for `source` and `begin`."""
-        claim = self._claim(partition, source, begin, records)
+        """Start a batch; `deliver_due` hands it over. See Claim for `topic_id` and `begin`."""
+        claim = self._claim(partition, topic_id, begin, records)
         self._flights[claim.batch] = Flight(partition, claim, claim_check.pack(records), now, traces.contexts(records))
         return claim
 
@@ -131,7 +131,7 @@ class Handover:
         parts: list[Claim] = []
         for records in claim_check.halves(flight.claim, flight.packed):
             begin = parts[-1].last_offset + 1 if parts else flight.claim.begin
-            claim = self._claim(flight.partition, flight.claim.source, begin, records)
+            claim = self._claim(flight.partition, flight.claim.topic_id, begin, records)
             after = parts[-1].batch if parts and in_order else flight.after
             packed, contexts = claim_check.pack(records), traces.contexts(records)
             self._flights[claim.batch] = Flight(flight.partition, claim, packed, now, contexts, after)
@@ -151,7 +151,7 @@ class Handover:
         selected = set(partitions)
         return [flight for flight in self._flights.values() if flight.partition in selected]
 
-    def _claim(self, partition: TopicPartition, source: int, begin: int, records: Sequence[HasOffset]) -> Claim:
+    def _claim(self, partition: TopicPartition, topic_id: str, begin: int, records: Sequence[HasOffset]) -> Claim:
         return Claim(
             batch=uuid.uuid4().hex[:16],
             attempt=0,
@@ -161,7 +161,7 @@ class Handover:
             last_offset=records[-1].offset,
             records=len(records),
             reply_to=self._reply_to,
-            source=source,
+            topic_id=topic_id,
             begin=begin,
         )
 

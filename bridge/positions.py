@@ -15,7 +15,7 @@ from bridge.reporter import Reporter
 from bridge.sources import Question
 from tasks.observability import events, metrics
 from tasks.store.lost_records import Loss
-from tasks.store.spans import Place, Source
+from tasks.store.spans import Source
 
 _LATE = "PostgreSQL has not told how far the partitions are stored"
 _LATE_SECONDS = 2.0
@@ -46,7 +46,7 @@ class Positions:
         self._absent: dict[str, int] = {}  # in how many snapshots a topic was missing
         self._begins: dict[TopicPartition, Question] = {}  # of assigned partitions that Kafka has told about
         self._starts: dict[TopicPartition, int] = {}  # where the consumer had begun to read by itself
-        self._numbers: dict[TopicPartition, int] = {}  # of their sources, once PostgreSQL has told
+        self._begun: set[TopicPartition] = set()  # PostgreSQL has told about these, too
         self._claimed: dict[TopicPartition, int] = {}  # what lies before was stored, said Kafka or workers
         self._late_at: float | None = None  # None: all partitions that Kafka has told about have begun
         self._seen = watch.snapshot
@@ -60,20 +60,21 @@ class Positions:
     def forget(self, partition: TopicPartition) -> None:
         """Forget a revoked partition."""
         self._continuity.forget(partition)
-        for kept in (self._begins, self._starts, self._numbers, self._claimed):
+        self._begun.discard(partition)
+        for kept in (self._begins, self._starts, self._claimed):
             kept.pop(partition, None)
 
     def is_begun(self, partition: TopicPartition) -> bool:
         """Whether it is known where the partition is read from, before which none of its records may be handed over."""
-        return partition in self._numbers
+        return partition in self._begun
 
     def failure(self, now: float) -> str:
         """What is missing if PostgreSQL should have told by now how far partitions are stored; otherwise empty."""
         return _LATE if self._late_at is not None and now > self._late_at else ""
 
-    def next_span(self, partition: TopicPartition) -> tuple[int, int]:
-        """The number of a partition's source, and where its next batch begins; once it has begun."""
-        return self._numbers[partition], self._progress.handed_over_until(partition)
+    def next_span(self, partition: TopicPartition) -> tuple[str, int]:
+        """The id of a partition's topic, and where its next batch begins; once it has begun."""
+        return self._begins[partition].source.topic_id, self._progress.handed_over_until(partition)
 
     def read(self, polled: Mapping[TopicPartition, Sequence[ConsumedRecord]], now: float) -> None:
         """Take note of records as a poll returned them."""
@@ -82,7 +83,7 @@ class Positions:
             place = {"topic": partition.topic, "partition": partition.partition, "offset": records[0].offset}
             if expected is not None:
                 events.emit("partition.rewound", **place, expected=expected)
-            if partition in self._claimed and partition in self._numbers:
+            if partition in self._claimed and partition in self._begun:
                 claimed = self._claimed.pop(partition)
                 if records[0].offset < claimed:
                     events.emit("records.missing", **place, stored_until=claimed)
@@ -92,7 +93,7 @@ class Positions:
         return {
             partition: Committed(offset, self._ids.get(partition.topic, ""))
             for partition, offset in self._progress.to_commit().items()
-            if partition in self._numbers and not self._absent.get(partition.topic)
+            if partition in self._begun and not self._absent.get(partition.topic)
         }
 
     def has_news(self) -> bool:
@@ -103,7 +104,7 @@ class Positions:
         """Compare with what Kafka and PostgreSQL have told. `reads` is False while the bridge reads nothing."""
         assigned = self._consumer.assignment()
         self._watch.watch(assigned)
-        for partition in assigned & self._numbers.keys():
+        for partition in assigned & self._begun:
             self._pass_what_is_no_record(partition, now)
         snapshot, self._seen, is_new = (
             self._watch.snapshot,
@@ -119,14 +120,14 @@ class Positions:
                 self._plan(partition, snapshot)
         self._begin_where_stored()
         self._sources.ask({p: q._replace(stored=self._progress.stored_until(p)) for p, q in self._begins.items()})
-        if self._begins.keys() <= self._numbers.keys():
+        if self._begins.keys() <= self._begun:
             self._late_at = None
         elif self._late_at is None:
             self._late_at = now + _LATE_SECONDS
         if is_new:
             paused = self._consumer.paused()
             for partition in compared:
-                if partition in self._numbers:
+                if partition in self._begun:
                     self._find_losses(partition, snapshot, reads and partition not in paused)
 
     def _pass_what_is_no_record(self, partition: TopicPartition, now: float) -> None:
@@ -160,7 +161,8 @@ class Positions:
             dropped = sum(self._batcher.clear(partition) for partition in restarted)
             for partition in restarted:
                 self._progress.forget(partition)
-                for kept in (self._begins, self._numbers, self._claimed):
+                self._begun.discard(partition)
+                for kept in (self._begins, self._claimed):
                     kept.pop(partition, None)
                 self._starts[partition] = -1  # anywhere but where it begins
             events.emit("topic.recreated", topic=topic, partitions=names(restarted), dropped_records=dropped)
@@ -176,7 +178,7 @@ class Positions:
         topic_id = snapshot.topic_ids[partition.topic]
         set_by_others = committed is not None and not committed.topic_id
         begin = committed.offset if committed is not None and set_by_others else first
-        self._begins[partition] = Question(Place(partition.topic, topic_id, partition.partition), begin, None)
+        self._begins[partition] = Question(Source(partition.topic, topic_id, partition.partition), begin, None)
         is_of_this_topic = committed is not None and committed.topic_id in ("", topic_id)
         self._starts.setdefault(partition, committed.offset if committed is not None else first)
         if committed is not None and is_of_this_topic:
@@ -188,26 +190,26 @@ class Positions:
         self._answered = answer
         for partition, question in answer.questions.items():
             current = self._begins.get(partition)
-            source = answer.sources.get(question.place)
-            if current is None or current.place != question.place or source is None:
+            stored_until = answer.stored_until.get(question.source)
+            if current is None or current.source != question.source or stored_until is None:
                 continue
-            if partition not in self._numbers:
-                self._begin(partition, source, self._starts[partition])
-            elif question.stored is not None and source.next_offset < question.stored <= (now_stored(partition) or 0):
+            if partition not in self._begun:
+                self._begin(partition, stored_until, self._starts[partition])
+            elif question.stored is not None and stored_until < question.stored <= (now_stored(partition) or 0):
                 self._claimed[partition] = question.stored
-                self._begin(partition, source, question.stored)
+                self._begin(partition, stored_until, question.stored)
 
-    def _begin(self, partition: TopicPartition, source: Source, start: int) -> None:
+    def _begin(self, partition: TopicPartition, offset: int, start: int) -> None:
         """Read on from where all is stored. `start` is where the consumer reads otherwise."""
-        if source.next_offset != start:
-            if not self._consumer.seek(partition, source.next_offset):
+        if offset != start:
+            if not self._consumer.seek(partition, offset):
                 return
             self._batcher.clear(partition)
-            self._continuity.restart(partition, source.next_offset)
+            self._continuity.restart(partition, offset)
         else:
-            self._continuity.begin(partition, source.next_offset)
-        self._progress.begin(partition, source.next_offset)
-        self._numbers[partition] = source.number
+            self._continuity.begin(partition, offset)
+        self._progress.begin(partition, offset)
+        self._begun.add(partition)
 
     def _find_losses(self, partition: TopicPartition, snapshot: Snapshot, may_return: bool) -> None:
         first = snapshot.first[partition]
@@ -222,4 +224,4 @@ class Positions:
                 last_offset=loss.last_offset,
                 offsets=after - lost,
             )
-            self._reporter.lose(loss, self._numbers[partition])
+            self._reporter.lose(loss, snapshot.topic_ids[partition.topic])

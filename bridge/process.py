@@ -8,7 +8,7 @@ from bridge.kafka.clients import new_consumer, wait_for_brokers
 from bridge.stop_signal import StopSignal
 from tasks.claim_store import RedisClaimStore
 from tasks.config.settings import Settings
-from tasks.observability import events
+from tasks.observability import events, setup
 from tasks.seal import of_deployment
 from tasks.worker import persist
 
@@ -17,6 +17,7 @@ _STOP_SECONDS = DRAIN_SECONDS + 2
 
 def run(settings: Settings, app: Celery) -> None:
     """Run one member of the consumer group until SIGTERM or SIGINT. Raises Unavailable if Kafka never responds."""
+    setup.exit_if_a_thread_fails()
     stop = StopSignal(_STOP_SECONDS)
     stop.install()
 

@@ -39,7 +39,7 @@ class Reporter(threading.Thread):
         self._stopping = False
         self._lock = threading.Lock()
         self._unreported: dict[TopicPartition, str] = {}
-        self._losses: deque[tuple[Loss, int]] = deque()
+        self._losses: deque[tuple[Loss, str]] = deque()
         self._quarantined: frozenset[TopicPartition] | None = None
 
     def quarantine(self, partition: TopicPartition, reason: str) -> None:
@@ -49,9 +49,9 @@ class Reporter(threading.Thread):
             self._quarantined = None
         self._wake.set()
 
-    def lose(self, loss: Loss, source: int) -> None:
-        """Record that Kafka deleted records of a source before they were read, until somebody acknowledges it."""
-        self._losses.append((loss, source))
+    def lose(self, loss: Loss, topic_id: str) -> None:
+        """Record that Kafka deleted records of a topic before they were read, until somebody acknowledges it."""
+        self._losses.append((loss, topic_id))
         self._wake.set()
 
     def quarantined(self) -> frozenset[TopicPartition] | None:
@@ -65,8 +65,9 @@ class Reporter(threading.Thread):
         while not stopping:
             self._wake.clear()
             stopping = self._stopping  # what was quarantined before `stop` is still written
-            self._try(self._report)
+            self._try(self._report_losses)
             self._try(self.sources.look)  # after the losses, which are no gaps then
+            self._try(self._report)  # its COMMIT may wait for a standby that is away, and nothing waits for it
             self._try(self._schema_watch.check_if_due)
             if not stopping:
                 self._wake.wait(bridge_status.REPORT_SECONDS)
@@ -84,14 +85,16 @@ class Reporter(threading.Thread):
         with contextlib.suppress(peewee.PeeweeException, psycopg2.Error), database.connection_context():
             action()
 
+    def _report_losses(self) -> None:
+        while self._losses:
+            lost_records.add(self._group, *self._losses[0])
+            self._losses.popleft()
+
     def _report(self) -> None:
         with self._lock:
             unreported = dict(self._unreported)
         for partition, reason in unreported.items():
             bridge_status.quarantine(partition.topic, partition.partition, self._group, reason, self._limit)
-        while self._losses:
-            lost_records.add(self._group, *self._losses[0])
-            self._losses.popleft()
         status = self._status()
         if status:
             bridge_status.report(self._member, status)

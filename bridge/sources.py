@@ -6,23 +6,23 @@ from typing import NamedTuple
 
 from bridge.kafka.types import TopicPartition
 from tasks.store import spans
-from tasks.store.spans import Place, Source
+from tasks.store.spans import Source
 
 
 class Question(NamedTuple):
     """What is asked of a partition."""
 
-    place: Place
+    source: Source
     begin: int  # where its reading begins if PostgreSQL does not know it
     stored: int | None  # the offset before which workers had stored all when this was asked
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The sources of the partitions that were asked for."""
+    """The offsets before which all is stored, of the partitions that were asked for."""
 
     questions: Mapping[TopicPartition, Question] = field(default_factory=dict)
-    sources: Mapping[Place, Source] = field(default_factory=dict)
+    stored_until: Mapping[Source, int] = field(default_factory=dict)
 
 
 class Sources:
@@ -36,13 +36,13 @@ class Sources:
 
     def ask(self, questions: Mapping[TopicPartition, Question]) -> None:
         """Ask about these partitions from now on, instead of others."""
-        known = self.answer.sources
+        known = self.answer.stored_until
         self._questions = questions
-        if any(question.place not in known for question in questions.values()):
+        if any(question.source not in known for question in questions.values()):
             self._wake()
 
     def look(self) -> None:
         """Ask PostgreSQL. Raises peewee.DatabaseError."""
         questions = self._questions
-        places = {question.place: question.begin for question in questions.values()}
-        self.answer = Answer(questions, spans.sources(places) if places else {})
+        begins = {question.source: question.begin for question in questions.values()}
+        self.answer = Answer(questions, spans.stored_until(begins) if begins else {})

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge.kafka.topic_watch import TopicWatch
 from tasks.errors import EXIT_FAILED
 from tasks.observability import events
 
@@ -28,28 +29,29 @@ class Watchdog(threading.Thread):
     While Kafka is away the limits do not apply, because the loop then waits inside the client; the outage is logged.
     """
 
-    def __init__(
-        self, limit_seconds: float, state: Callable[[], Mapping[str, Any]], kafka_away: Callable[[], bool]
-    ) -> None:
+    def __init__(self, limit_seconds: float, state: Callable[[], Mapping[str, Any]], topic_watch: TopicWatch) -> None:
         super().__init__(name="watchdog", daemon=True)
         self.turned_at = self.progressed_at = time.monotonic()
         self._limit = limit_seconds
         self._state = state
-        self._kafka_away = kafka_away
+        self._topic_watch = topic_watch
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Check until `stop`, or until something is wrong: then log the bridge's status and end the process at once."""
         away = False
         while not self._stopping.wait(_INTERVAL_SECONDS):
-            was_away, away = away, self._kafka_away()
+            was_away, away = away, self._topic_watch.is_silent()
             if away:
                 self.turned_at = self.progressed_at = time.monotonic()
             if away and not was_away:
-                events.emit("service.unavailable", service="kafka", reason="it does not report end offsets")
+                reason = self._topic_watch.failure or "it does not report the state of the topics"
+                events.emit("service.unavailable", service="kafka", reason=reason)
             if was_away and not away:
                 events.emit("service.available", service="kafka")
             reason = complaint(time.monotonic(), self.turned_at, self.progressed_at, self._limit)
+            if self._topic_watch.hangs():
+                reason = "a request to Kafka about the topics has not ended"
             if reason and not self._stopping.is_set():
                 events.emit("bridge.stuck", reason=reason, **self._state())
                 os._exit(EXIT_FAILED)  # a thread that hangs would outlive sys.exit

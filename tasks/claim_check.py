@@ -33,8 +33,9 @@ class Claim:
     last_offset: int
     records: int
     reply_to: str
-    source: int  # see tasks/store/spans.py
-    begin: int  # where the batch before ended: no record lies between it and the first one
+    # Of these, a bridge that is older than this worker sends none; its seal does not fit then (`Persist`).
+    topic_id: str = ""
+    begin: int = -1  # where the batch before ended: no record lies between it and the first one
     dead_letter_reason: str = ""  # if set, its only record becomes a dead letter without being decoded
     traceparent: str = ""  # of the bridge's span, if tracing is on
     seal: str = ""  # of the other fields and the records, see tasks/seal.py

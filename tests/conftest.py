@@ -8,8 +8,9 @@ import pytest
 
 from bootstrap.localstack.stack import Stack
 from tasks.config.settings import child_environment
-from tasks.store import connection
+from tasks.store import connection, spans
 from tests.programs import ROOT
+from tests.records import OTHER_SOURCE, SOURCE
 from tests.world import World
 
 # The duration of an example depends on the load of the machine, not on the code.
@@ -43,8 +44,10 @@ def ready(world: World) -> World:
 
 @pytest.fixture
 def tables(ready: World) -> Iterator[World]:
-    """A ready world whose database the test itself may use as our processes do."""
+    """A ready world whose database the test itself may use as our processes do, and that knows two partitions."""
     connection.configure(ready.variables["DATABASE_URL"], "test", connections=2)
+    with connection.database.connection_context():
+        spans.stored_until({SOURCE: 0, OTHER_SOURCE: 0})
     yield ready
     connection.database.close()
     connection.database.close_all()

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec
 
-from bridge.kafka.connection import configuration, explained, translated
+from bridge.kafka.connection import COORDINATOR_MS, configuration, explained, translated
 from bridge.kafka.types import Committed, TopicPartition
 from tasks.config.settings import Settings
 from tasks.observability import events
@@ -135,6 +135,7 @@ class Cluster:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
+            "coordinator.query.interval.ms": COORDINATOR_MS,
             "fetch.message.max.bytes": 1 << 16,  # of each partition only the first record is needed
             "queued.max.messages.kbytes": 1 << 10,
         }

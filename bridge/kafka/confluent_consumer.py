@@ -8,7 +8,7 @@ import confluent_kafka
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
-from bridge.kafka.connection import configuration, translated
+from bridge.kafka.connection import COORDINATOR_MS, configuration, translated
 from bridge.kafka.types import Committed, ConsumedRecord, OnCommit, RebalanceListener, TopicPartition
 from tasks.config.settings import Settings
 from tasks.errors import Unavailable
@@ -24,6 +24,7 @@ _CONFIGURATION: dict[str, Any] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 6_000,  # until the partitions of a killed bridge are read again; brokers accept no less
     "heartbeat.interval.ms": 1_500,
+    "coordinator.query.interval.ms": COORDINATOR_MS,
     "topic.metadata.refresh.interval.ms": 5_000,  # the delay until new partitions are noticed
     "fetch.message.max.bytes": 1 << 20,
     "fetch.max.bytes": 4 << 20,

@@ -11,6 +11,8 @@ from tasks.config.settings import Settings
 from tasks.errors import AccessDenied, BackendError, Unavailable
 
 SETTING = "--kafka-brokers / KAFKA_BROKERS"
+# How often a consumer asks which broker coordinates its group; after a failover of brokers it may depend on that.
+COORDINATOR_MS = 5_000
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,

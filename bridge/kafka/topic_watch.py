@@ -17,6 +17,7 @@ from tasks.errors import BackendError
 _INTERVAL_SECONDS = 5.0  # Prometheus scrapes less often
 _RETRY_SECONDS = 1.0
 _SILENT_SECONDS = 15.0  # without a response
+_HANGS_SECONDS = 60.0  # the requests of a snapshot end within half of this
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class TopicWatch(threading.Thread):
         self._wake = threading.Event()
         self._stopping = False
         now = time.monotonic()
+        self._turned_at = now
+        self.failure = ""  # why the last snapshot failed; empty if it did not
         self.snapshot = Snapshot(now, now)  # replaced as a whole, because other threads read it
 
     def watch(self, partitions: Collection[TopicPartition]) -> None:
@@ -54,6 +57,10 @@ class TopicWatch(threading.Thread):
     def is_silent(self) -> bool:
         """Whether Kafka has not responded for a while."""
         return time.monotonic() - self.snapshot.responded_at > _SILENT_SECONDS
+
+    def hangs(self) -> bool:
+        """Whether a request has never ended, which no timeout of the client should allow."""
+        return time.monotonic() - self._turned_at > _HANGS_SECONDS
 
     def position(self, consumer: Consumer, partition: TopicPartition) -> int | None:
         """The offset that `consumer` returns next: where the group had ended, if nothing was returned yet."""
@@ -72,17 +79,22 @@ class TopicWatch(threading.Thread):
 
     def run(self) -> None:
         """Take snapshots until `stop`."""
-        cluster = Cluster(self._settings)
+        cluster, connected_at = Cluster(self._settings), time.monotonic()
         pause = _INTERVAL_SECONDS
         while True:
             self._wake.wait(pause)
             self._wake.clear()
+            self._turned_at = time.monotonic()
             if self._stopping:
                 break
             try:
-                self.snapshot, pause = self._take(cluster), _INTERVAL_SECONDS
-            except BackendError:  # the snapshot becomes stale, which the watchdog reports
-                pause = _RETRY_SECONDS
+                self.snapshot, self.failure, pause = self._take(cluster), "", _INTERVAL_SECONDS
+            except BackendError as error:  # the snapshot becomes stale, which the watchdog reports
+                self.failure, pause = str(error), _RETRY_SECONDS
+                # A client may fail for longer than the brokers do: it asks them at intervals of its own.
+                if time.monotonic() - max(self.snapshot.responded_at, connected_at) > _SILENT_SECONDS:
+                    cluster.close()
+                    cluster, connected_at = Cluster(self._settings), time.monotonic()
         cluster.close()
 
     def stop(self) -> None:

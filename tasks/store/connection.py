@@ -131,6 +131,14 @@ def limited(seconds: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def local_commit() -> Iterator[None]:
+    """A transaction whose COMMIT waits for no standby: what it writes is written again if it is lost with a server."""
+    with database.atomic():
+        database.execute_sql("SET LOCAL synchronous_commit = local")
+        yield
+
+
 def _distrust() -> str | None:
     """Why PostgreSQL's certificate is not trusted, which libpq does not tell; None if a handshake does not either."""
     try:

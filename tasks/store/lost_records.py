@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from tasks.store import spans
-from tasks.store.connection import database
+from tasks.store.connection import local_commit
 from tasks.store.models import LostRecords
-from tasks.store.spans import Span
+from tasks.store.spans import Source, Span
 
 
 class Loss(NamedTuple):
@@ -20,11 +20,14 @@ class Loss(NamedTuple):
     noticed_at: datetime
 
 
-def add(group: str, loss: Loss, source: int) -> None:
-    """Record a loss, and that nothing is missed there any more. The same call again changes nothing."""
-    with database.atomic():
+def add(group: str, loss: Loss, topic_id: str) -> None:
+    """Record a loss, and that nothing is missed there any more. The same call again changes nothing.
+
+    `topic_id` is the topic's. Waits for no standby: a loss without a span is found again.
+    """
+    with local_commit():
         LostRecords.insert(**loss._asdict(), group=group).on_conflict_ignore().execute()
-        spans.add(Span(source, loss.first_offset, loss.last_offset + 1))
+        spans.add(Span(Source(loss.topic, topic_id, loss.partition), loss.first_offset, loss.last_offset + 1))
 
 
 def waiting(topic: str | None = None) -> Sequence[Loss]:

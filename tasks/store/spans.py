@@ -11,12 +11,19 @@ partition of a topic as it was created once.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tasks.store.connection import database
+import psycopg2
+
+from tasks.store.connection import database, local_commit
 
 _OFFSET_BITS = 44
 _MOST_SPANS = 64  # of a source, until they are merged
+# The number of a source is looked up with each use: after a restore it may belong to another one.
+_NUMBER = 'SELECT id::bigint FROM source WHERE topic = %s AND topic_id = %s AND "partition" = %s'
 # Waits for the end of a transaction that has written an overlapping span.
-_ADD = "INSERT INTO span VALUES (int8range(%s, %s)) ON CONFLICT DO NOTHING"
+_ADD = f"""
+    INSERT INTO span SELECT int8range((number << 44) + %s, (number << 44) + %s) FROM ({_NUMBER}) AS source (number)
+    ON CONFLICT DO NOTHING
+"""
 _OVERLAPPING = "SELECT lower(span), upper(span) FROM span WHERE span && int8range(%s, %s) ORDER BY 1"
 # No attempt where it exists: each would take a number.
 _REGISTER = """
@@ -49,15 +56,7 @@ _MERGE = """
 """
 
 
-class Span(NamedTuple):
-    """The offsets of a source from `first` to before `next`."""
-
-    source: int
-    first: int
-    next: int
-
-
-class Place(NamedTuple):
+class Source(NamedTuple):
     """A partition of a topic, with the id of the topic: a recreated topic has another one."""
 
     topic: str
@@ -65,37 +64,45 @@ class Place(NamedTuple):
     partition: int
 
 
-class Source(NamedTuple):
-    """The number of a source, and the offset before which all of its records are stored."""
+class Span(NamedTuple):
+    """The offsets of a source from `first` to before `next`."""
 
-    number: int
-    next_offset: int
+    source: Source
+    first: int
+    next: int
 
 
-def sources(first_offsets: Mapping[Place, int]) -> dict[Place, Source]:
-    """The sources of partitions, and how far each is stored without a gap.
+def stored_until(first_offsets: Mapping[Source, int]) -> dict[Source, int]:
+    """The offset before which all records of each source are stored.
 
     A new source is registered with the offset at which its reading begins; before that, nothing is missed. Merges the
-    spans of a source that has many. Raises peewee.DatabaseError.
+    spans of a source that has many. Waits for no standby: what is lost with a server is registered again.
+    Raises peewee.DatabaseError.
     """
     columns = _columns(first_offsets)
-    database.execute_sql(_REGISTER, {**columns, "offsets": list(first_offsets.values())})
-    found: dict[Place, Source] = {}
-    for topic, topic_id, partition, number, next_offset, spans in database.execute_sql(_SOURCES, columns).fetchall():
-        if spans > _MOST_SPANS:
-            first = number << _OFFSET_BITS
-            database.execute_sql(_MERGE, {"first": first, "next": first + next_offset})
-        found[Place(topic, topic_id, partition)] = Source(number, next_offset)
+    found: dict[Source, int] = {}
+    with local_commit():
+        database.execute_sql(_REGISTER, {**columns, "offsets": list(first_offsets.values())})
+        for *source, number, next_offset, count in database.execute_sql(_SOURCES, columns).fetchall():
+            if count > _MOST_SPANS:
+                first = number << _OFFSET_BITS
+                database.execute_sql(_MERGE, {"first": first, "next": first + next_offset})
+            found[Source(*source)] = next_offset
     return found
 
 
 def add(span: Span) -> list[Span]:
     """Record that `span` is stored, in the caller's transaction; returns the parts of it that were not stored before.
 
-    Waits for other transactions that store some of the same. Raises peewee.DatabaseError.
+    Waits for other transactions that store some of the same. Raises peewee.DatabaseError, and psycopg2.OperationalError
+    if the source is not registered: its bridge registers it within some seconds (PostgreSQL was restored).
     """
     if _add(span):
         return [span]
+    number = database.execute_sql(_NUMBER, span.source).fetchone()
+    if number is None:
+        raise psycopg2.OperationalError(f"PostgreSQL does not know partition {span.source} yet")
+    base = number[0] << _OFFSET_BITS
     added: list[Span] = []
     missing = [span]
     while missing:
@@ -103,7 +110,6 @@ def add(span: Span) -> list[Span]:
         if _add(part):
             added.append(part)
             continue
-        base = part.source << _OFFSET_BITS
         rows = database.execute_sql(_OVERLAPPING, (base + part.first, base + part.next)).fetchall()
         # Another transaction may commit between the two statements, but what it stored is seen then.
         missing += parts_without(part, [(first - base, after - base) for first, after in rows])
@@ -124,10 +130,9 @@ def parts_without(span: Span, stored: Iterable[tuple[int, int]]) -> list[Span]:
 
 
 def _add(span: Span) -> bool:
-    base = span.source << _OFFSET_BITS
-    return bool(database.execute_sql(_ADD, (base + span.first, base + span.next)).rowcount)
+    return bool(database.execute_sql(_ADD, (span.first, span.next, *span.source)).rowcount)
 
 
-def _columns(places: Iterable[Place]) -> dict[str, Sequence[object]]:
-    topics, topic_ids, partitions = zip(*places, strict=True)
+def _columns(sources: Iterable[Source]) -> dict[str, Sequence[object]]:
+    topics, topic_ids, partitions = zip(*sources, strict=True)
     return {"topics": list(topics), "topic_ids": list(topic_ids), "partitions": list(partitions)}

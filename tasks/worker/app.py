@@ -136,6 +136,7 @@ def _say_nothing(*_: Any) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Run a Celery worker with `settings.workers` prefork processes, until stopped."""
+    setup.exit_if_a_thread_fails()
     app = create_app(settings)
     # Half of the bridge's limit, because a restart of the bridge would not help.
     patience = settings.watchdog_seconds / 2

@@ -28,7 +28,7 @@ from tasks.seal import Seal
 from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead
 from tasks.store.connection import TRANSIENT, explain
-from tasks.store.spans import Span
+from tasks.store.spans import Source, Span
 
 NAME = "tasks.persist"
 # Errors that do not depend on the record: unavailable services, tables that init has not created yet.
@@ -120,7 +120,7 @@ class Persist(Task):  # type: ignore[misc]
         else:
             messages, dead = decode_all(records)
         self.claims.mark_decoded(claim)
-        span = Span(claim.source, claim.begin, claim.last_offset + 1)
+        span = Span(Source(claim.topic, claim.topic_id, claim.partition), claim.begin, claim.last_offset + 1)
         outcome = self.store.store_batch(span, records, messages, dead, self.seconds)
         # Before anything else: a later failure must not be blamed on a record that is stored.
         self._report(claim, _result(claim, outcome))

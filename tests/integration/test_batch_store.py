@@ -62,7 +62,7 @@ def test_topics_have_their_own_ids(store: BatchStore) -> None:
     one = record(0, number=1)
     assert stored(store, one).stored == 1
     other = one._replace(topic="other", value=b'{"n": 2}')
-    assert store_all(store, [other], source=2).stored == 1
+    assert store_all(store, [other]).stored == 1
 
 
 @pytest.mark.parametrize("headers", [(), (("id", b"00000000-0000-4000-8000-000000000001"),)])

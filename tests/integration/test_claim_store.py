@@ -42,7 +42,7 @@ def store(stores: Stores) -> ClaimStore:
 
 
 def a_claim() -> Claim:
-    return Claim(uuid.uuid4().hex, 1, "orders", 3, 0, 9, 10, f"reply-{uuid.uuid4()}", 1, 0)
+    return Claim(uuid.uuid4().hex, 1, "orders", 3, 0, 9, 10, f"reply-{uuid.uuid4()}", "id", 0)
 
 
 def test_a_worker_takes_what_the_bridge_put(store: ClaimStore) -> None:

@@ -10,11 +10,11 @@ import pytest
 from tasks.message import Record
 from tasks.store import batches, spans
 from tasks.store.connection import database
-from tasks.store.spans import Place, Source, Span
-from tests.records import store_all
+from tasks.store.spans import Source, Span
+from tests.records import OTHER_SOURCE, SOURCE, store_all
 from tests.world import World
 
-_PLACE = Place("topic", "id", 0)
+_NEW = Source("topic", "of the topic that was created later", 0)
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def session(tables: World) -> Iterator[World]:
         yield tables
 
 
-def next_offset(begin: int = 0) -> int:
-    return spans.sources({_PLACE: begin})[_PLACE].next_offset
+def stored_until(source: Source = SOURCE, begin: int = 0) -> int:
+    return spans.stored_until({source: begin})[source]
 
 
 def record(offset: int) -> Record:
@@ -33,31 +33,37 @@ def record(offset: int) -> Record:
 
 
 def test_a_source_begins_once_and_ends_where_a_span_is_missing(session: World) -> None:
-    number = spans.sources({_PLACE: 100})[_PLACE].number
-    assert next_offset(begin=7) == 100
-    assert spans.add(Span(number, 150, 160)) == [Span(number, 150, 160)]
-    assert next_offset() == 100
-    assert spans.add(Span(number, 100, 150)) == [Span(number, 100, 150)]
-    assert next_offset() == 160
-    other = Place("topic", "of the topic that was created later", 0)
-    assert spans.sources({_PLACE: 0, other: 3}) == {_PLACE: Source(number, 160), other: Source(number + 1, 3)}
+    assert stored_until(_NEW, begin=100) == 100
+    assert stored_until(_NEW, begin=7) == 100
+    assert spans.add(Span(_NEW, 150, 160)) == [Span(_NEW, 150, 160)]
+    assert stored_until(_NEW) == 100
+    assert spans.add(Span(_NEW, 100, 150)) == [Span(_NEW, 100, 150)]
+    assert spans.stored_until({_NEW: 0, SOURCE: 3}) == {_NEW: 160, SOURCE: 0}
+
+
+def test_after_a_restore_a_span_belongs_to_its_source_or_waits_for_it(session: World) -> None:
+    session.sql("TRUNCATE source RESTART IDENTITY")
+    with pytest.raises(psycopg2.OperationalError, match="PostgreSQL does not know"):
+        spans.add(Span(SOURCE, 0, 10))
+    assert stored_until(OTHER_SOURCE) == stored_until(SOURCE) == 0, "in another order than before"
+    spans.add(Span(SOURCE, 0, 10))
+    assert (stored_until(OTHER_SOURCE), stored_until(SOURCE)) == (0, 10)
 
 
 def test_only_what_is_new_of_a_span_is_added(session: World) -> None:
-    spans.add(Span(1, 10, 20))
-    spans.add(Span(1, 30, 40))
-    assert spans.add(Span(1, 5, 35)) == [Span(1, 5, 10), Span(1, 20, 30)]
-    assert spans.add(Span(1, 5, 35)) == []
-    assert spans.add(Span(2, 5, 35)) == [Span(2, 5, 35)]
+    spans.add(Span(SOURCE, 10, 20))
+    spans.add(Span(SOURCE, 30, 40))
+    assert spans.add(Span(SOURCE, 5, 35)) == [Span(SOURCE, 5, 10), Span(SOURCE, 20, 30)]
+    assert spans.add(Span(SOURCE, 5, 35)) == []
+    assert spans.add(Span(OTHER_SOURCE, 5, 35)) == [Span(OTHER_SOURCE, 5, 35)]
 
 
 def test_spans_are_merged_and_say_the_same(session: World) -> None:
-    number = spans.sources({_PLACE: 0})[_PLACE].number
     for first in (*range(0, 2000, 10), 2010):
-        spans.add(Span(number, first, first + 10))
-    assert [next_offset(), next_offset()] == [2000, 2000]
+        spans.add(Span(SOURCE, first, first + 10))
+    assert [stored_until(), stored_until()] == [2000, 2000]
     assert session.sql("SELECT count(*) FROM span") == [(2,)]
-    assert spans.add(Span(number, 1995, 2015)) == [Span(number, 2000, 2010)]
+    assert spans.add(Span(SOURCE, 1995, 2015)) == [Span(SOURCE, 2000, 2010)]
 
 
 def test_spans_never_overlap(session: World) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from bootstrap import cli
 from tasks.config import catalogue
-from tasks.observability import events, metrics
+from tasks.observability import metrics
+from tasks.observability.event_catalogue import CATALOGUE
 from tests.programs import ROOT
 
 _OLD_WORDS = re.compile(
@@ -33,7 +34,7 @@ _DOCUMENTS = [*_ROOT_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
 def texts() -> Iterator[tuple[str, str]]:
     yield from ((path.name, path.read_text()) for path in _DOCUMENTS)
     yield from ((row.name, row.meaning) for row in catalogue.settings())
-    yield from ((event.name, event.meaning) for event in events.CATALOGUE.values())
+    yield from ((event.name, event.meaning) for event in CATALOGUE.values())
     yield from ((metric.name, metric.meaning) for metric in metrics.CATALOGUE.values())
     yield "--help", cli.parser().format_help()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.claim_check import Claim, halves, pack, unpack
 from tasks.message import Record
 
-CLAIM = Claim("b", 1, "orders", 3, 0, 9, 10, "reply", 1, 0)
+CLAIM = Claim("b", 1, "orders", 3, 0, 9, 10, "reply", "id", 0)
 
 records = st.lists(
     st.builds(

@@ -6,7 +6,7 @@ from tasks.claim_check import Claim
 from tasks.config import settings
 from tasks.seal import Seal, of_deployment
 
-CLAIM = Claim("b", 1, "orders", 3, 0, 9, 10, "reply", 1, 0).fields()
+CLAIM = Claim("b", 1, "orders", 3, 0, 9, 10, "reply", "id", 0).fields()
 
 
 def test_it_travels_among_the_fields() -> None:

@@ -12,7 +12,7 @@ from tasks.seal import Seal
 from tasks.worker.persist import Persist
 from tests.fakes import MemoryBatchStore, MemoryClaimStore
 
-CLAIM = Claim("batch", 1, "orders", 0, 5, 7, 3, "reply", 1, 5)
+CLAIM = Claim("batch", 1, "orders", 0, 5, 7, 3, "reply", "id", 5)
 RECORDS = [
     Record("orders", 0, 5, 1_700_000_000_000, None, b'{"n": 1}', ()),
     Record("orders", 0, 6, 1_700_000_000_000, None, b"not json", ()),
