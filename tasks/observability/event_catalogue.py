@@ -69,7 +69,7 @@ CATALOGUE = _catalogue(
     Event(
         "batch.forged",
         logging.ERROR,
-        "A batch in Redis is not of a bridge with our SEAL_KEY and DATABASE_URL; it is ignored",
+        "A batch in Redis is not of a bridge with our SEAL_KEY, DATABASE_URL and version; it is ignored",
     ),
     Event(
         "result.forged",

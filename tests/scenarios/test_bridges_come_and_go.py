@@ -37,7 +37,7 @@ def test_three_bridges_take_turns(ready: World) -> None:
     stored = [line for pod in (first, *others) for line in pod.lines("batch.stored")]
     again = sum(line["redelivered"] for line in stored)
     print(f"{again} of {_COUNT} records were handed over twice")
-    assert again < _COUNT / 10
+    assert again < _COUNT / 4, "at most what was in flight"
 
 
 class _Load:
