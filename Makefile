@@ -5,7 +5,7 @@ TALK_TO_KAFKA := bridge dead_letters init kafka_consumer operations publisher re
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench bench-http chaos verify-kube docs site lock clean-data clean
+.PHONY: help install run test check compat bench bench-http bench-latency chaos verify-kube docs site lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ bench: install ## drain 300,000 messages in three ways and compare (about 3 minu
 
 bench-http: install ## POST and batches against the same Flask without Kafka, and the producer alone
 	@$(BIN)/python -m bench.http
+
+bench-latency: install ## how long a message waits until it is stored, at 10, 300 and 3,000 a second
+	@$(BIN)/python -m bench.latency
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

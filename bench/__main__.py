@@ -142,7 +142,7 @@ class _Run:
 
     def measure(self) -> Figures:
         """Drain the topic, and measure."""
-        self._sql("TRUNCATE message, dead_letter")
+        self._sql("TRUNCATE message, dead_letter, source, span, message_count")
         self._sql("CHECKPOINT")
         servers = self._servers()
         before = {name: usage.server_cpu(process) for name, process in servers.items()}

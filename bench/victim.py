@@ -1,5 +1,6 @@
 """The topic of `make chaos` that is deleted, recreated, truncated and extended, and an account of its records."""
 
+import hashlib
 import threading
 import uuid
 from collections.abc import Iterator
@@ -11,8 +12,6 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from tests.world import World
-
-_PLACES = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")  # for ids that are made from a place
 
 
 class _Sent(NamedTuple):
@@ -90,4 +89,7 @@ class Victim:
 def id_of_place(message: Any) -> str:
     """The id of a message whose record has only its place, as docs/messages.md describes it."""
     _, timestamp = message.timestamp()
-    return str(uuid.uuid5(_PLACES, f"{message.topic()}/{message.partition()}/{message.offset()}/{timestamp}"))
+    place = f"{message.topic()}/{message.partition()}/{message.offset()}/{timestamp}"
+    digits = f"{max(timestamp, 0):012x}{hashlib.sha1(place.encode(), usedforsecurity=False).hexdigest()}"
+    variant = f"{int(digits[16], 16) & 3 | 8:x}"
+    return str(uuid.UUID(f"{digits[:12]}8{digits[13:16]}{variant}{digits[17:32]}"))

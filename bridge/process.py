@@ -5,6 +5,7 @@ from celery import Celery
 from bridge.consumer import DRAIN_SECONDS, Bridge
 from bridge.handover import Handover
 from bridge.kafka.clients import new_consumer, wait_for_brokers
+from bridge.maintenance import Maintenance
 from bridge.stop_signal import StopSignal
 from tasks.claim_store import RedisClaimStore
 from tasks.config.settings import Settings
@@ -29,4 +30,7 @@ def run(settings: Settings, app: Celery) -> None:
     seal = of_deployment(settings)
     claims = RedisClaimStore(settings.redis_url or "", seal)
     handover = Handover(claims, app.tasks[persist.NAME].enqueue, seal, settings.batch_deadline_seconds)
+    maintenance = Maintenance()
+    maintenance.start()
     Bridge(settings, handover, consumer, stop).run()
+    maintenance.stop()

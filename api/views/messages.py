@@ -38,9 +38,7 @@ class MessageQuery(BaseModel):
     partition: int | None = Field(None, ge=0, lt=1 << 31, description="this partition")
     since: Moment | None = Field(None, alias="from", description="stored at this time or later")
     until: Moment | None = Field(None, alias="to", description="stored before this time")
-    contains: str | None = Field(
-        None, description='JSON that the payload contains, such as {"customer": {"id": 7}}; uses an index'
-    )
+    contains: str | None = Field(None, description='JSON that the payload contains, such as {"customer": {"id": 7}}')
 
     @field_validator("contains")
     @classmethod
@@ -80,9 +78,10 @@ class LookupQuery(BaseModel):
 
 @blueprint.get("", responses={200: schemas.Page})
 def get_page(query: PageQuery) -> Response:
-    """A page of messages, newest first; `next` is the cursor of the page after it.
+    """A page of messages, newest first; `next` is the cursor of the page after it, and null on the last one.
 
-    A page of large messages has fewer than `limit`.
+    A page of large messages has fewer than `limit`. So may one whose filter matches few: it looks at 20,000 messages,
+    and may even be empty; `next` goes on where it ended.
     """
     with READING.transaction():
         page = messages.page(query.filter(), query.after(), query.limit)

@@ -41,7 +41,9 @@ class Range(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: Moment | None = Field(None, alias="from", description="stored at this time or later; by default an hour ago")
+    since: Moment | None = Field(
+        None, alias="from", description="stored in this minute or later; by default an hour ago"
+    )
     until: Moment | None = Field(None, alias="to", description="stored before this time; by default now")
     bucket: Literal["minute", "hour", "day"] = Field("minute", description="the size of a bucket, in UTC")
     type: str | None = Field(None, description="this type only")
@@ -50,6 +52,9 @@ class Range(BaseModel):
 @blueprint.get("/stats", responses={200: {"description": "counts", "content": {"application/json": {}}}})
 def get_statistics(query: Range) -> Response:
     """Messages by time and type, rates, dead letters, in flight, and lag.
+
+    After two days, messages are counted by hours. Of a batch with more than 200 types, and of an hour with more than
+    1,000, the rarest are counted without their names (`messages_of_other_types`).
 
     A value that needs an unavailable service is null, and `problems` has the reason.
     """
@@ -65,7 +70,10 @@ def get_statistics(query: Range) -> Response:
     body = {
         "from": since.isoformat(),
         "to": until.isoformat(),
-        **(stored or dict.fromkeys(("buckets", "types", "per_second", "dead_letters", "in_flight"))),
+        **(
+            stored
+            or dict.fromkeys(("buckets", "types", "messages_of_other_types", "per_second", "dead_letters", "in_flight"))
+        ),
         "lag": None if lag is None else [_shown(one) for one in lag],
         "lag_records": None if lag is None else sum(one.records for one in lag),
         "oldest_unstored_seconds": round(max(ages), 1) if ages else None,
@@ -114,11 +122,13 @@ def _stored(query: Range, since: datetime, until: datetime) -> dict[str, Any]:
 
 def _counted(query: Range, since: datetime, until: datetime) -> dict[str, Any]:
     counted = statistics.buckets(query.bucket, since, until, query.type)
+    types, other = statistics.by_type(since, until, query.type)
     one, five, fifteen = statistics.rates()
     reports = bridge_status.reports()
     return {
         "buckets": [{"at": at.isoformat(), "messages": count} for at, count in counted],
-        "types": [{"type": kind, "messages": n} for kind, n in statistics.by_type(since, until, query.type)],
+        "types": [{"type": kind, "messages": n} for kind, n in types],
+        "messages_of_other_types": other,
         "per_second": {"1_minute": round(one, 3), "5_minutes": round(five, 3), "15_minutes": round(fifteen, 3)},
         "dead_letters": [{"reason": r, "state": s, "records": n} for r, s, n in statistics.dead_letters()],
         "in_flight": {

@@ -18,7 +18,7 @@ def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
     if only == "bridge":
         setup.begin(settings, "bridge")
         events.emit("process.started", topics=settings.kafka_topics, group=settings.kafka_group_id)
-        connection.configure(settings.database_url, "bridge", connections=1)
+        connection.configure(settings.database_url, "bridge", connections=2)
         process.run(settings, create_app(settings))
         events.emit("process.stopped")
     elif only == "worker":

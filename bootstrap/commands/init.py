@@ -39,7 +39,7 @@ def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
 def _tables(index: bool, check: bool) -> list[str]:
     """A sentence for each missing part of the database; created unless `check`. Raises NotReady and other errors."""
     with connection.session():
-        migrations.require_not_newer()
+        migrations.require_upgradable()
         there = migrations.version()
         pending = [step for step in migrations.MIGRATIONS if step.version > there] if check else migrations.upgrade()
         missing = [f"tables: version {step.version}, {step.summary}" for step in pending]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from tasks.config.settings import Settings
 from tasks.observability import events
-from tasks.store import batches, connection, dead_letters, idempotency, migrations
+from tasks.store import batches, connection, dead_letters, idempotency, migrations, statistics
 
 
 def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
@@ -22,6 +22,8 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
         if settings.retention_days:
             oldest = _days_ago(settings.retention_days)
             messages = batches.count_before(oldest) if dry_run else sum(batches.delete_before(oldest))
+            if not dry_run:
+                statistics.forget_before(oldest)
         if settings.dead_letter_retention_days:
             oldest = _days_ago(settings.dead_letter_retention_days)
             letters = (

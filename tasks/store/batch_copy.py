@@ -2,6 +2,7 @@
 
 import io
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ _COLUMNS = ", ".join(binary_copy.COPIED_COLUMNS)
 _STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DROP"
 _MOVE_STAGED = f"""
     INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ORDER BY staged."offset"
-    ON CONFLICT (id, topic) DO NOTHING
+    ON CONFLICT (id, topic) DO NOTHING RETURNING type
 """
 _CONTENT = """
     ({0}.type, {0}.key, {0}.payload, lower({0}.headers->>%(id)s), coalesce({0}.headers, '{{}}') - %(others)s::text[])
@@ -49,7 +50,7 @@ class BatchCopy:
     def __init__(self, topic: str, partition: int) -> None:
         self._topic = topic
         self._partition = partition
-        self.stored = 0
+        self.types: Counter[str | None] = Counter()  # of the stored messages
         self.duplicates: list[Duplicate] = []
         self.refused: list[tuple[Message, str, str]] = []
 
@@ -62,8 +63,9 @@ class BatchCopy:
                 if staged:
                     inserted, known = self._staged(messages)
                 else:
-                    inserted, known = self._copy("message", messages), []
-            self.stored += inserted
+                    self._copy("message", messages)
+                    inserted, known = [message.type for message in messages], []
+            self.types.update(inserted)
             self._sort_out(messages, known)
         except psycopg2.errors.UniqueViolation:
             self.run(messages, staged=True)
@@ -76,21 +78,20 @@ class BatchCopy:
             self.run(messages[:middle], staged)
             self.run(messages[middle:], staged)
 
-    def _copy(self, table: str, messages: Sequence[Message]) -> int:
+    def _copy(self, table: str, messages: Sequence[Message]) -> None:
         rows = io.BytesIO(binary_copy.encode(self._topic, self._partition, messages))
         statement = f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT binary)"
         with database.connection().cursor() as cursor, traces.sql(statement):
             cursor.copy_expert(statement, rows, _COPY_CHUNK_BYTES)
-        return len(messages)
 
-    def _staged(self, messages: Sequence[Message]) -> tuple[int, list[tuple[int, int, int, bool]]]:
-        """Store the new messages; returns how many there were, and the rows of _KNOWN."""
+    def _staged(self, messages: Sequence[Message]) -> tuple[list[str | None], list[tuple[int, int, int, bool]]]:
+        """Store the new messages; returns their types, and the rows of _KNOWN."""
         database.execute_sql(_STAGING_TABLE)
         database.execute_sql("TRUNCATE staged")
         self._copy("staged", messages)
-        inserted = 0
+        inserted: list[str | None] = []
         while True:
-            inserted += database.execute_sql(_MOVE_STAGED).rowcount
+            inserted += [kind for (kind,) in database.execute_sql(_MOVE_STAGED).fetchall()]
             known = database.execute_sql(_KNOWN, _NOT_CONTENT).fetchall()
             if all(stored_offset is not None for _, _, stored_offset, _ in known):
                 return inserted, known

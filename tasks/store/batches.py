@@ -20,7 +20,7 @@ from tasks.message import (
     record_id,
     sender_id,
 )
-from tasks.store import spans
+from tasks.store import spans, statistics
 from tasks.store.batch_copy import BatchCopy, Duplicate
 from tasks.store.connection import checked_out, database
 from tasks.store.models import DeadLetter
@@ -109,9 +109,9 @@ def store_batch(
     with _transaction(seconds):
         new_parts = spans.add(span)
         if new_parts != [span]:
-            stored = _stored_already([one for one in records if not _within(new_parts, one.offset)], dead)
-            messages = [message for message in messages if message.offset not in stored]
-            dead = [one for one in dead if one.record.offset not in stored]
+            known = _stored_already([one for one in records if not _within(new_parts, one.offset)], dead)
+            messages = [message for message in messages if message.offset not in known]
+            dead = [one for one in dead if one.record.offset not in known]
         copied = BatchCopy(records[0].topic, records[0].partition)
         copied.run(messages)
         if copied.refused:
@@ -120,10 +120,12 @@ def store_batch(
             dead = [*dead, *refused]
         if dead:
             DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
-        redelivered = len(records) - copied.stored - len(copied.duplicates) - len(dead)
+        statistics.add(records[0].topic, copied.types)
+        stored = copied.types.total()
+        redelivered = len(records) - stored - len(copied.duplicates) - len(dead)
         if redelivered:
             database.execute_sql(_WRITE_SOMETHING)
-    return Stored(copied.stored, redelivered, copied.duplicates, dead)
+    return Stored(stored, redelivered, copied.duplicates, dead)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Reads `message`: one by its id, and pages of a filter, newest first."""
+"""Reads `message`: one by its id, and pages of a filter, newest first.
+
+A page looks at a limited number of messages, which may be too few to fill it, and then names where the next page goes
+on: however rare a type is, and however many messages there are, a request takes no longer.
+"""
 
 import uuid
 from dataclasses import dataclass
@@ -13,7 +17,7 @@ from tasks.store.models import COLUMNS, Message, StoredMessage
 from tasks.store.rows import Keyset, narrowed, rows_within
 
 _PAGE_BYTES = 8_000_000
-_SMALL = 50  # read at once whatever their size, because without a cursor PostgreSQL can use parallel workers
+_LOOKED_AT = 20_000  # messages for one page: 50 ms while PostgreSQL has them in memory
 _FEW = 10_000  # up to this many matches, sorting is faster than scanning from the newest message
 # The planner expects a materialized query to be read whole, so it uses the index; it is executed only as far as needed.
 _HAS_FEW = """
@@ -36,7 +40,7 @@ class Filter:
 
 
 class Page(NamedTuple):
-    """Messages, and the keyset after which the next page starts; None on the last page."""
+    """Messages, and the keyset after which the next page starts; None on the last page. Only the last is complete."""
 
     messages: list[StoredMessage]
     next: Keyset | None
@@ -53,23 +57,36 @@ def find(message_id: uuid.UUID, topic: str | None = None) -> StoredMessage | Non
 
 
 def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAGE_BYTES) -> Page:
-    """Up to `limit` messages, newest first, older than `after`; fewer if their text exceeds `most_bytes`.
+    """Up to `limit` messages, newest first, older than `after`.
 
+    Fewer if their text exceeds `most_bytes`, or if _LOOKED_AT messages have no more that match.
     Raises peewee.DatabaseError.
     """
-    statement, values = _select(query, after, limit).sql()
-    if limit <= _SMALL:
-        rows, cut = database.execute_sql(statement, values).fetchall(), False
-    else:
-        rows, cut = rows_within(statement, values, most_bytes)
+    by_payload = query.contains is not None and payload_index.exists()
+    looked_at = None if by_payload else _look_ahead(query, after)
+    rows, cut = rows_within(*_select(query, after, looked_at, limit, by_payload).sql(), most_bytes)
     messages = [StoredMessage._make(row) for row in rows]
-    last = messages[-1] if messages and (cut or len(rows) == limit) else None
-    return Page(messages, None if last is None else Keyset(last.stored_at, last.id))
+    if cut or len(rows) == limit:
+        return Page(messages, Keyset(messages[-1].stored_at, messages[-1].id))
+    return Page(messages, looked_at)
 
 
-def _select(query: Filter, after: Keyset | None, limit: int) -> "ModelSelect[Message]":
+def _look_ahead(query: Filter, after: Keyset | None) -> Keyset | None:
+    """The last of the messages that a page looks at; None if it can look at all that there are."""
+    of_key, time = [(Message.key, query.key)], Message.stored_at  # what the index restricts
+    select = narrowed(Message.select(time, Message.id), of_key, time, query.since, query.until)
+    if after is not None:
+        select = select.where(Tuple(time, Message.id) < Tuple(*after))
+    newest_first = select.order_by(time.desc(), Message.id.desc())
+    row = database.execute_sql(*newest_first.offset(_LOOKED_AT - 1).limit(1).sql()).fetchone()
+    return None if row is None else Keyset(*row)
+
+
+def _select(
+    query: Filter, after: Keyset | None, looked_at: Keyset | None, limit: int, by_payload: bool
+) -> "ModelSelect[Message]":
     select = _matching(query)
-    if query.contains is not None and payload_index.exists() and _has_few(query.contains):
+    if by_payload and _has_few(query.contains or ""):
         # The planner assumes that one message in a hundred contains any value, and would search from the newest
         # message on; for a rare value that reads the whole table.
         few = select.cte("few", materialized=True)
@@ -79,6 +96,8 @@ def _select(query: Filter, after: Keyset | None, limit: int) -> "ModelSelect[Mes
         time, key = Message.stored_at, Message.id
     if after is not None:
         select = select.where(Tuple(time, key) < Tuple(*after))
+    if looked_at is not None:
+        select = select.where(Tuple(time, key) >= Tuple(*looked_at))
     return select.order_by(time.desc(), key.desc()).limit(limit)
 
 

@@ -22,118 +22,77 @@ class Migration:
 
 MIGRATIONS = (
     Migration(
-        1,
-        "message and dead_letter",
+        10,
+        "the tables",
         """
         CREATE TABLE message (
-            id uuid PRIMARY KEY,
+            id uuid NOT NULL,
             topic text NOT NULL,
             "partition" integer NOT NULL,
             "offset" bigint NOT NULL,
-            produced_at timestamptz NOT NULL,
+            produced_at timestamptz,
             stored_at timestamptz NOT NULL DEFAULT now(),
             type text,
             key text,
             headers jsonb,
-            payload jsonb
+            payload jsonb,
+            xact xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            -- Two topics have two producers, who need not know of each other's ids.
+            PRIMARY KEY (id, topic)
         );
         -- Pages and time ranges; stored_at grows, so that new entries go to the index's right edge.
         CREATE INDEX message_stored_at ON message (stored_at, id);
         CREATE INDEX message_key ON message (key, stored_at, id) WHERE key IS NOT NULL;
+        -- The order of transactions, see tasks/store/feed.py; it grows, too.
+        CREATE INDEX message_xact ON message (xact, id);
+
+        -- How many messages were stored, see tasks/store/statistics.py.
+        CREATE TABLE message_count (
+            precision text NOT NULL CHECK (precision IN ('exact', 'minute', 'hour')),
+            at timestamptz NOT NULL,
+            topic text NOT NULL,
+            type text,
+            other boolean NOT NULL,
+            messages bigint NOT NULL
+        );
+        CREATE INDEX message_count_at ON message_count (at);
+        CREATE INDEX message_count_exact ON message_count (at) WHERE precision = 'exact';
+        CREATE INDEX message_count_minute ON message_count (at) WHERE precision = 'minute';
+
         CREATE TABLE dead_letter (
             id uuid PRIMARY KEY,
             message_id uuid,
             topic text NOT NULL,
             "partition" integer NOT NULL,
             "offset" bigint NOT NULL,
-            produced_at timestamptz NOT NULL,
+            produced_at timestamptz,
             dead_at timestamptz NOT NULL DEFAULT now(),
             reason text NOT NULL,
             detail text NOT NULL,
             key bytea,
             value bytea,
-            headers jsonb
+            headers jsonb,
+            state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'redriven', 'discarded')),
+            handled_at timestamptz,
+            note text
         );
         CREATE INDEX dead_letter_dead_at ON dead_letter (dead_at, id);
-        """,
-    ),
-    Migration(
-        2,
-        "what was done with a dead letter",
-        """
-        ALTER TABLE dead_letter
-            ADD COLUMN state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'redriven', 'discarded')),
-            ADD COLUMN handled_at timestamptz,
-            ADD COLUMN note text;
         -- Partial: what was handled long ago never slows down those who look at what waits, nor the other way round.
         CREATE INDEX dead_letter_waiting ON dead_letter (dead_at, id) WHERE state = 'waiting';
         CREATE INDEX dead_letter_handled ON dead_letter (handled_at, id) WHERE state <> 'waiting';
-        """,
-    ),
-    Migration(
-        3,
-        "bridge, stopped_partition, and dead letters by message",
-        """
-        CREATE TABLE bridge (
-            member text PRIMARY KEY,
-            reported_at timestamptz NOT NULL,
-            status jsonb NOT NULL
-        );
-        CREATE TABLE stopped_partition (
-            topic text NOT NULL,
-            "partition" integer NOT NULL,
-            "group" text NOT NULL,
-            reason text NOT NULL,
-            stopped_at timestamptz NOT NULL,
-            PRIMARY KEY (topic, "partition", "group")
-        );
         -- Who asks for a message that is not stored asks whether it is dead.
         CREATE INDEX dead_letter_message_id ON dead_letter (message_id) WHERE message_id IS NOT NULL;
-        """,
-    ),
-    Migration(
-        4,
-        "the order of transactions",
-        """
-        -- For GET /messages/stream, see tasks/tailing.py; both grow, so that new entries go to the right edge.
-        ALTER TABLE message ADD COLUMN xact xid8 NOT NULL DEFAULT pg_current_xact_id();
-        CREATE INDEX message_xact ON message (xact, id);
-        """,
-    ),
-    Migration(
-        5,
-        "idempotency_key",
-        """
-        CREATE TABLE idempotency_key (
-            key uuid PRIMARY KEY,
-            body bytea NOT NULL,
-            used_at timestamptz NOT NULL DEFAULT now()
+
+        -- A partition of a topic that was created once: a recreated topic has another id. See tasks/store/spans.py.
+        CREATE TABLE source (
+            id integer GENERATED ALWAYS AS IDENTITY UNIQUE CHECK (id < 524288),
+            topic text NOT NULL,
+            topic_id text NOT NULL,
+            "partition" integer NOT NULL,
+            first_offset bigint NOT NULL,
+            PRIMARY KEY (topic, topic_id, "partition")
         );
-        CREATE INDEX idempotency_key_used_at ON idempotency_key (used_at);
-        """,
-    ),
-    Migration(
-        6,
-        "the limit that stopped a partition",
-        """
-        -- Where it is not known, no higher limit is: only an operator releases those.
-        ALTER TABLE stopped_partition ADD COLUMN limit_percent integer NOT NULL DEFAULT 100;
-        """,
-    ),
-    Migration(
-        7,
-        "ids by topic, dead letters by place",
-        """
-        -- Two topics have two producers, who need not know of each other's ids.
-        ALTER TABLE message DROP CONSTRAINT IF EXISTS message_pkey, ADD PRIMARY KEY (id, topic);
-        -- A record that is read again must not be stored if it is dead.
-        CREATE INDEX dead_letter_place ON dead_letter (topic, "partition", "offset");
-        """,
-    ),
-    Migration(
-        8,
-        "lost_records, and records without a timestamp",
-        """
+        CREATE TABLE span (span int8range NOT NULL, EXCLUDE USING gist (span WITH &&));
         CREATE TABLE lost_records (
             topic text NOT NULL,
             "partition" integer NOT NULL,
@@ -145,31 +104,33 @@ MIGRATIONS = (
             note text,
             PRIMARY KEY (topic, "partition", "group", first_offset, noticed_at)
         );
-        ALTER TABLE message ALTER COLUMN produced_at DROP NOT NULL;
-        ALTER TABLE dead_letter ALTER COLUMN produced_at DROP NOT NULL;
-        """,
-    ),
-    Migration(
-        9,
-        "spans: which records are stored",
-        """
-        -- A partition of a topic that was created once: a recreated topic has another id. See tasks/store/spans.py.
-        CREATE TABLE source (
-            id integer GENERATED ALWAYS AS IDENTITY UNIQUE CHECK (id < 524288),
-            topic text NOT NULL,
-            topic_id text NOT NULL,
-            "partition" integer NOT NULL,
-            first_offset bigint NOT NULL,
-            PRIMARY KEY (topic, topic_id, "partition")
+
+        CREATE TABLE bridge (
+            member text PRIMARY KEY,
+            reported_at timestamptz NOT NULL,
+            status jsonb NOT NULL
         );
-        CREATE TABLE span (span int8range NOT NULL, EXCLUDE USING gist (span WITH &&));
-        -- Whether a record is stored is said by its span now.
-        DROP INDEX dead_letter_place;
+        CREATE TABLE stopped_partition (
+            topic text NOT NULL,
+            "partition" integer NOT NULL,
+            "group" text NOT NULL,
+            reason text NOT NULL,
+            limit_percent integer NOT NULL,
+            stopped_at timestamptz NOT NULL,
+            PRIMARY KEY (topic, "partition", "group")
+        );
+        CREATE TABLE idempotency_key (
+            key uuid PRIMARY KEY,
+            body bytea NOT NULL,
+            used_at timestamptz NOT NULL DEFAULT now()
+        );
+        CREATE INDEX idempotency_key_used_at ON idempotency_key (used_at);
         """,
     ),
 )
 _YET_TO_COME = "xact >= pg_snapshot_xmax(pg_current_snapshot())"
 VERSION = MIGRATIONS[-1].version
+_FIRST = MIGRATIONS[0].version  # older tables were never part of a release
 
 
 def version() -> int:
@@ -189,9 +150,9 @@ def require_latest() -> None:
         raise NotReady(reason)
 
 
-def require_not_newer() -> None:
-    """Raises NotReady if a newer version of this program created the tables; and peewee.DatabaseError."""
-    if (there := version()) > VERSION:
+def require_upgradable() -> None:
+    """Raises NotReady if the tables are newer than this program, or too old to upgrade; and peewee.DatabaseError."""
+    if (there := version()) > VERSION or 0 < there < _FIRST:
         raise NotReady(_other_version(there))
 
 
@@ -207,6 +168,8 @@ def mismatch() -> str | None:
 def _other_version(there: int) -> str | None:
     if there > VERSION:
         return f"the tables are of version {there}, newer than this program's {VERSION}; use the matching version"
+    if 0 < there < _FIRST:
+        return f"the tables are of version {there}, which no release had and none can upgrade; use an empty database"
     if there < VERSION:
         return f"the tables are {f'of version {there}, not {VERSION}' if there else 'missing'}; run init"
     return None
@@ -225,7 +188,7 @@ def renumber() -> None:
 def upgrade() -> list[Migration]:
     """Apply the missing migrations, all or none; concurrent processes take turns. Returns those applied.
 
-    Raises NotReady if the tables are newer than this program; and peewee.DatabaseError.
+    Raises NotReady if the tables are newer than this program, or too old; and peewee.DatabaseError.
     """
     with database.atomic():
         database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -233,7 +196,7 @@ def upgrade() -> list[Migration]:
             "CREATE TABLE IF NOT EXISTS schema_version"
             " (version integer PRIMARY KEY, summary text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        require_not_newer()
+        require_upgradable()
         missing = [step for step in MIGRATIONS if step.version > version()]
         for step in missing:
             database.execute_sql(step.sql)

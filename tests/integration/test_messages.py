@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tasks.store import messages
+from tasks.store import messages, payload_index
 from tests.statements import END_CONNECTIONS, MANY_MESSAGES
 from tests.waiting import BUSY, wait_until
 from tests.world import World
@@ -112,6 +112,7 @@ def test_a_database_that_is_away_is_a_503_and_comes_back(ready: World, client: F
 
 
 def test_what_many_payloads_contain_is_found_from_the_newest_on(ready: World, client: FlaskClient) -> None:
+    payload_index.switch(True)
     ready.sql(MANY_MESSAGES, 50_000)
     ready.sql("ANALYZE message")
     seen: list[str] = []
@@ -123,13 +124,39 @@ def test_what_many_payloads_contain_is_found_from_the_newest_on(ready: World, cl
     newest = ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC LIMIT 180")
     assert seen == [str(row[0]) for row in newest]
     wanted = messages.Filter(contains='{"deep": {"list": ["x"]}}')
-    query, values = messages._select(wanted, None, 60).sql()
+    query, values = messages._select(wanted, None, None, 60, True).sql()
     plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
     assert "message_stored_at" in plan, plan
-    query, values = messages._select(messages.Filter(contains='{"n": 7}'), None, 60).sql()
+    query, values = messages._select(messages.Filter(contains='{"n": 7}'), None, None, 60, True).sql()
     plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
     assert "message_payload" in plan, plan
     assert "message_stored_at" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"type": "rare"}, 5),
+        ({"type": "rare", "key": "often"}, 5),
+        ({"contains": '{"n": 7}'}, 1),
+        ({"type": "nobody's"}, 0),
+        ({"topic": "nobody's"}, 0),
+    ],
+)
+def test_a_page_looks_at_so_many_messages_and_the_next_goes_on(
+    ready: World, client: FlaskClient, query: dict[str, str], found: int
+) -> None:
+    ready.sql(MANY_MESSAGES, 50_000)
+    ready.sql("UPDATE message SET key = 'often'")
+    ready.sql("UPDATE message SET type = 'rare' WHERE (payload->>'n')::int % 10000 = 7")
+    ready.sql("VACUUM ANALYZE message")
+    pages = [body(client.get("/messages", query_string=query))]
+    while pages[-1]["next"] is not None:
+        pages.append(body(client.get("/messages", query_string={**query, "cursor": pages[-1]["next"]})))
+    assert len(pages) == 3
+    assert len({message["id"] for page in pages for message in page["messages"]}) == found
+    exported = client.get("/messages/export", query_string=query)
+    assert len(exported.data.splitlines()) == found
 
 
 @pytest.mark.parametrize("wrong", ["", "{", "[1e400]", '"\\u0000"', '"\\ud800"', "NaN", "[" * 2000])
@@ -139,6 +166,7 @@ def test_what_no_payload_contains_is_refused(client: FlaskClient, wrong: str) ->
 
 
 def test_an_index_serves_what_payloads_contain(ready: World, client: FlaskClient) -> None:
+    payload_index.switch(True)
     ready.sql(MANY_MESSAGES, 50_000)
     ready.sql("ANALYZE message")
     answer = client.get("/messages", query_string={"contains": '{"n": 7}', "from": "2020-01-01T00:00:00Z"})

@@ -29,8 +29,8 @@ def _post(world: World, path: str, body: Any = None) -> tuple[int, Any]:
 
 def _stop(world: World, partition: int) -> None:
     world.sql(
-        'INSERT INTO stopped_partition (topic, "partition", "group", reason, stopped_at)'
-        " VALUES (%s, %s, %s, 'a flood', now())",
+        'INSERT INTO stopped_partition (topic, "partition", "group", reason, limit_percent, stopped_at)'
+        " VALUES (%s, %s, %s, 'a flood', 100, now())",
         *(world.topic, partition, world.topic),
     )
 

@@ -36,7 +36,7 @@ def _locked(world: World) -> Iterator[None]:
     connection = psycopg2.connect(world.variables["DATABASE_URL"])
     try:
         with connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+            cursor.execute("LOCK TABLE message, message_count IN ACCESS EXCLUSIVE MODE")
             yield
     finally:
         connection.close()

@@ -96,11 +96,15 @@ def test_a_record_id_depends_on_every_part_of_its_place() -> None:
     assert record_id(base) == record_id(record(b"another value"))
 
 
-@given(st.text("abc-_.é", max_size=20), st.integers(0, 1000), st.integers(0, 2**63), st.integers(0, 2**63))
-def test_a_record_id_is_the_uuid5_of_its_place(topic: str, partition: int, offset: int, timestamp: int) -> None:
-    made = record_id(Record(topic, partition, offset, timestamp, None, None, ()))
-    namespace = uuid.UUID("6f9b1d9e-6a57-5d0e-9f0b-0d5c1c7e6a02")
-    assert made == uuid.uuid5(namespace, f"{topic}/{partition}/{offset}/{timestamp}").bytes
+@given(st.integers(0, 2**63), st.lists(st.integers(-1, 2**63 - 1), min_size=2, max_size=2, unique=True).map(sorted))
+def test_record_ids_are_in_the_order_of_their_timestamps(offset: int, timestamps: list[int]) -> None:
+    earlier, later = (
+        uuid.UUID(bytes=record_id(record(None)._replace(offset=offset, timestamp=timestamp)))
+        for timestamp in timestamps
+    )
+    assert (earlier.version, earlier.variant) == (8, uuid.RFC_4122)
+    assert earlier != later
+    assert earlier.int >> 80 <= later.int >> 80 == min(timestamps[1], 2**48 - 1)
 
 
 @pytest.mark.parametrize("value", [b"null", b"1", b'"x"', b"[1]", b"{}", b'{"type": 3, "id": null}'])
