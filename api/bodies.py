@@ -10,7 +10,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 
 from api.problems import Problem, too_large
-from tasks.message import parse
+from tasks.json_value import parse
 
 _OPERATORS_BYTES = 64_000  # a note has at most 1,000 characters, each of 12 bytes when escaped
 _SKIPPED_BYTES, _READ_AT_ONCE = 16_000_000, 65_536  # of a rejected body; the client of a larger one may see a reset

@@ -14,7 +14,7 @@ from api.postgresql import HEALTH
 from api.problems import Problem
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.single_flight import SingleFlight
-from tasks.store import batches, bridge_status, lost_records, migrations
+from tasks.store import bridge_status, lost_records, messages, migrations
 from tasks.store.lost_records import Loss
 
 _DEADLINE_SECONDS = 1.5  # for all services together: a probe that times out shows no reason
@@ -59,7 +59,7 @@ def _late(name: str) -> ServiceStatus:
 def _postgresql() -> ServiceStatus:
     try:
         with HEALTH.transaction():
-            batches.ping()
+            messages.ping()
             mismatch = migrations.mismatch()
             return ServiceStatus(mismatch, bridge_status.reports(), () if mismatch else lost_records.waiting())
     except (TooSlow, Problem):

@@ -15,12 +15,12 @@ from uuid_utils import UUID
 
 from api.problems import Problem
 from tasks.errors import BadRecord
+from tasks.json_value import parse
 from tasks.message import (
     ID_HEADER,
     Body,
     content,
     identify,
-    parse,
     read_body,
     sender_id,
     uuid_bytes,

@@ -1,13 +1,14 @@
 """What keeps the tables small while messages are stored, done by one of the bridges, in a thread of its own."""
 
-import contextlib
 import threading
+from collections.abc import Callable
 
 import peewee
 import psycopg2
 
-from tasks.store import statistics
-from tasks.store.connection import database
+from tasks.observability import events
+from tasks.store import leaves, statistics
+from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
 
 _INTERVAL_SECONDS = 10.0
 
@@ -18,12 +19,27 @@ class Maintenance(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="maintenance", daemon=True)
         self._stopping = threading.Event()
+        self._said = ""
 
     def run(self) -> None:
-        """Condense the counts of messages, again and again."""
-        while not self._stopping.wait(_INTERVAL_SECONDS):
-            with contextlib.suppress(peewee.PeeweeException, psycopg2.Error), database.connection_context():
-                statistics.condense()
+        """Make leaves ahead and condense the counts of messages, again and again."""
+        while True:
+            for action in (leaves.make_ahead, statistics.condense):
+                self._try(action)
+            if self._stopping.wait(_INTERVAL_SECONDS):
+                return
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            with database.connection_context():
+                action()
+        except TRANSIENT:
+            pass  # the workers say so
+        except (peewee.PeeweeException, psycopg2.Error) as error:
+            failure = str(error).splitlines()[0]
+            if failure != self._said and sqlstate(error) != NO_TABLE:  # the reporter's thread says so
+                self._said = failure
+                events.emit("maintenance.failed", reason=failure)
 
     def stop(self) -> None:
         """End after the current work. May be called more than once."""

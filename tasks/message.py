@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tasks.errors import BadRecord
+from tasks.json_value import parse
 
 ID_HEADER = "message-id"  # set by the API
 OUTBOX_HEADER = "id"  # set by the event router of an outbox table
@@ -53,6 +54,7 @@ class Message(NamedTuple):
     key: str | None
     headers: bytes | None
     payload: bytes | None
+    has_own_id: bool  # it came with the record, so no other message of the topic may have it
 
 
 class Body(NamedTuple):
@@ -75,15 +77,16 @@ def decode(record: Record, body: Body | None = None) -> Message:
         raise BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
     if body is None:
         body = NO_BODY if record.value is None else read_body(parse(record.value))
-    message_id, message_type, key = identify(record.key, record.headers, body)
+    own_id, message_type, key = identify(record.key, record.headers, body)
     return Message(
-        message_id or record_id(record),
+        own_id or record_id(record),
         record.offset,
         produced_at(record.timestamp),
         message_type,
         key,
         None if not record.headers else _headers_json(record.headers),
         record.value,
+        own_id is not None,
     )
 
 
@@ -144,17 +147,6 @@ def read_body(parsed: Any) -> Body:
     kind = parsed.get("type")
     event_id = _source_id(parsed.get("source"), parsed.get("id")) if "specversion" in parsed else None
     return Body(event_id, kind if type(kind) is str else None)
-
-
-def parse(value: bytes) -> Any:
-    """The JSON value in `value`, as strictly as PostgreSQL's jsonb. Raises BadRecord."""
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise BadRecord(*_why_not_json(value, error)) from None
-    if b"\\u0000" in value and _holds_nul(parsed):
-        raise BadRecord("nul", "PostgreSQL cannot store the character U+0000 in JSON")
-    return parsed
 
 
 def uuid_bytes(text: str) -> bytes | None:
@@ -225,26 +217,3 @@ def _short(name: str, text: str | None) -> str | None:
     if text is not None and len(text) > _MAX_NAME_BYTES // 4 and len(text.encode()) > _MAX_NAME_BYTES:
         raise BadRecord("too_long", f"the {name} is longer than {_MAX_NAME_BYTES} bytes")
     return text
-
-
-def _why_not_json(value: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
-    try:
-        value.decode()
-    except UnicodeDecodeError as not_text:
-        return "invalid_utf8", f"byte {not_text.start} is not UTF-8"
-    return "not_json", str(error)
-
-
-def _holds_nul(parsed: Any) -> bool:
-    waiting = [parsed]  # a list instead of recursion: the value may be 1,024 levels deep
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            if "\0" in value:
-                return True
-        elif isinstance(value, dict):
-            waiting += value.keys()
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return False

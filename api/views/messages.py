@@ -15,7 +15,7 @@ from api.problems import Problem
 from api.responses import json_response, message_fields
 from api.services import services
 from tasks.errors import BadRecord
-from tasks.message import parse
+from tasks.json_value import parse
 from tasks.store import dead_letters, messages
 
 TAG = Tag(name="Reading", description="What is stored")

@@ -8,7 +8,7 @@ from bridge.kafka import topics
 from tasks.config.settings import Settings
 from tasks.errors import AccessDenied, NotReady, Unavailable
 from tasks.observability import events
-from tasks.store import connection, migrations, payload_index, unique_keys
+from tasks.store import connection, leaves, migrations, payload_index, unique_keys
 
 T = TypeVar("T")
 _RETRY_SECONDS = 1.0
@@ -46,11 +46,15 @@ def _tables(index: bool, check: bool) -> list[str]:
         if not (check and pending):  # otherwise the tables are missing, or have the keys of another version
             keys = unique_keys.missing() if check else unique_keys.restore()
             missing += [f"unique key of {unique_keys.describe(table)}" for table in keys]
+            if leaves.are_missing():
+                missing.append("leaves of message for the days ahead")
+                if not check:
+                    leaves.make_ahead()
             if migrations.restored():
                 missing.append("order of messages that were restored from another server")
                 if not check:
                     migrations.renumber()
-        if index != (there > 0 and payload_index.exists()):
+        if index != (there > 0 and payload_index.exists()) or (there > 0 and payload_index.is_in_part()):
             missing.append(f"index of payloads: {'on' if index else 'off'}")
             if not check:
                 payload_index.switch(index)

@@ -1,11 +1,11 @@
-"""`retention`: deletes old messages and dead letters, in small transactions for which no writer waits."""
+"""`retention`: drops the leaves of old messages, and deletes old dead letters, so that no writer waits."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from tasks.config.settings import Settings
 from tasks.observability import events
-from tasks.store import batches, connection, dead_letters, idempotency, migrations, statistics
+from tasks.store import claims, connection, dead_letters, idempotency, leaves, migrations, statistics
 
 
 def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
@@ -21,9 +21,7 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
             sum(idempotency.forget())
         if settings.retention_days:
             oldest = _days_ago(settings.retention_days)
-            messages = batches.count_before(oldest) if dry_run else sum(batches.delete_before(oldest))
-            if not dry_run:
-                statistics.forget_before(oldest)
+            messages = _delete_messages(oldest, dry_run)
         if settings.dead_letter_retention_days:
             oldest = _days_ago(settings.dead_letter_retention_days)
             letters = (
@@ -33,6 +31,22 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
             )
     result = "only counted" if dry_run else "deleted"
     events.emit("retention.done", messages=messages, dead_letters=letters, result=result)
+
+
+def _delete_messages(before: datetime, dry_run: bool) -> int:
+    """Drop the leaves whose messages are all older, and what is known of those; returns how many there are or were."""
+    old, messages = leaves.ended_before(before), 0
+    if dry_run:
+        return statistics.count_before(old[-1].end) if old else 0
+    for leaf in old:
+        count = statistics.count_before(leaf.end)
+        if not leaves.drop(leaf):
+            events.emit("retention.postponed", leaf=leaf.name, messages=count)
+            break
+        sum(claims.delete_before(leaf.end))
+        statistics.forget_before(leaf.end)
+        messages += count
+    return messages
 
 
 def _days_ago(days: int) -> datetime:

@@ -85,6 +85,12 @@ CATALOGUE = _catalogue(
     Event("message.duplicate", logging.INFO, "A sender sent a message again; it stays stored once"),
     Event("record.dead_lettered", logging.WARNING, "A record was stored in dead_letter"),
     Event("bridge.backpressure", logging.WARNING, "The bridge has stopped reading, for the given reason"),
+    Event(
+        "retention.postponed",
+        logging.WARNING,
+        "Old messages are read all the time, as by pg_dump; the next run of retention drops them",
+    ),
+    Event("maintenance.failed", logging.WARNING, "A bridge cannot maintain the tables; it tries again"),
     Event("bridge.resumed", logging.INFO, "The bridge reads again"),
     Event(
         "thread.failed", logging.ERROR, "A thread ended with an unexpected error; the process exits, to be restarted"

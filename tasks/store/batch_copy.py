@@ -4,7 +4,7 @@ import io
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg2
 
@@ -15,21 +15,35 @@ from tasks.store.connection import REFUSED, database
 
 _COLUMNS = ", ".join(binary_copy.COPIED_COLUMNS)
 _STAGING_TABLE = "CREATE TEMPORARY TABLE IF NOT EXISTS staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DROP"
+# Waits for the end of a transaction that claims the same id. Of two records in a batch the first has it.
 _MOVE_STAGED = f"""
-    INSERT INTO message ({_COLUMNS}) SELECT {_COLUMNS} FROM staged ORDER BY staged."offset"
-    ON CONFLICT (id, topic) DO NOTHING RETURNING type
+    WITH claimed AS (
+        INSERT INTO claim (id, topic) SELECT DISTINCT id, topic FROM staged ON CONFLICT DO NOTHING RETURNING id
+    ), moved AS (
+        INSERT INTO message ({_COLUMNS})
+        SELECT {_COLUMNS} FROM (
+            SELECT DISTINCT ON (id) staged.* FROM staged JOIN claimed USING (id) ORDER BY id, staged."offset"
+        ) AS first
+        RETURNING type
+    )
+    SELECT type FROM moved
 """
+# The times between which the ids were claimed, which say in which leaves their messages are; and how many were.
+_CLAIMED = "SELECT min(claim.stored_at), max(claim.stored_at), count(*) FROM staged JOIN claim USING (id, topic)"
 _CONTENT = """
     ({0}.type, {0}.key, {0}.payload, lower({0}.headers->>%(id)s), coalesce({0}.headers, '{{}}') - %(others)s::text[])
 """
 # The id is compared in lower case: a UUID may be in upper or lower case.
 _NOT_CONTENT = {"id": OUTBOX_HEADER, "others": [*CHANGING_HEADERS, OUTBOX_HEADER]}
-# Records whose id was stored from another place, and whether it is the same message. If retention deleted
-# that message in between, its place is null.
+# Records whose id was stored from another place, and whether it is the same message. If retention has deleted that
+# message, its place is null.
 _KNOWN = f"""
     SELECT staged."offset", message."partition", message."offset",
-        {_CONTENT.format("staged")} IS NOT DISTINCT FROM {_CONTENT.format("message")}
-    FROM staged LEFT JOIN message USING (id, topic)
+        message.id IS NULL OR {_CONTENT.format("staged")} IS NOT DISTINCT FROM {_CONTENT.format("message")}
+    FROM staged LEFT JOIN (
+        SELECT message.* FROM message JOIN claim USING (id, topic, stored_at)
+        WHERE message.id = ANY (ARRAY(SELECT id FROM staged)) AND message.stored_at BETWEEN %(first)s AND %(last)s
+    ) AS message USING (id, topic)
     WHERE (staged."partition", staged."offset", staged.produced_at)
         IS DISTINCT FROM (message."partition", message."offset", message.produced_at)
 """
@@ -37,11 +51,11 @@ _COPY_CHUNK_BYTES = 1 << 20  # psycopg2's own 8 KiB means a system call for ever
 
 
 class Duplicate(NamedTuple):
-    """A record whose message was stored before, from another place and with the same content."""
+    """A record whose message was stored before, from another place (None: it is deleted), with the same content."""
 
     message: Message
-    stored_partition: int
-    stored_offset: int
+    stored_partition: int | None
+    stored_offset: int | None
 
 
 class BatchCopy:
@@ -60,12 +74,8 @@ class BatchCopy:
             return
         try:
             with database.savepoint():
-                if staged:
-                    inserted, known = self._staged(messages)
-                else:
-                    self._copy("message", messages)
-                    inserted, known = [message.type for message in messages], []
-            self.types.update(inserted)
+                stored, known = self._staged(messages) if staged else (self._direct(messages), [])
+            self.types.update(stored)
             self._sort_out(messages, known)
         except psycopg2.errors.UniqueViolation:
             self.run(messages, staged=True)
@@ -78,25 +88,35 @@ class BatchCopy:
             self.run(messages[:middle], staged)
             self.run(messages[middle:], staged)
 
-    def _copy(self, table: str, messages: Sequence[Message]) -> None:
-        rows = io.BytesIO(binary_copy.encode(self._topic, self._partition, messages))
-        statement = f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT binary)"
-        with database.connection().cursor() as cursor, traces.sql(statement):
-            cursor.copy_expert(statement, rows, _COPY_CHUNK_BYTES)
+    def _direct(self, messages: Sequence[Message]) -> list[str | None]:
+        """Store messages whose ids are all new; returns their types."""
+        own = [message for message in messages if message.has_own_id]
+        if own:
+            self._copy("claim (id, topic)", binary_copy.encode_claims(self._topic, own))
+        self._copy(f"message ({_COLUMNS})", binary_copy.encode(self._topic, self._partition, messages))
+        return [message.type for message in messages]
 
-    def _staged(self, messages: Sequence[Message]) -> tuple[list[str | None], list[tuple[int, int, int, bool]]]:
+    def _copy(self, target: str, rows: bytes) -> None:
+        statement = f"COPY {target} FROM STDIN (FORMAT binary)"
+        with database.connection().cursor() as cursor, traces.sql(statement):
+            cursor.copy_expert(statement, io.BytesIO(rows), _COPY_CHUNK_BYTES)
+
+    def _staged(self, messages: Sequence[Message]) -> tuple[list[str | None], list[tuple[Any, ...]]]:
         """Store the new messages; returns their types, and the rows of _KNOWN."""
+        others = [message for message in messages if not message.has_own_id]
+        stored = self._direct(others) if others else []
+        own = [message for message in messages if message.has_own_id]
         database.execute_sql(_STAGING_TABLE)
         database.execute_sql("TRUNCATE staged")
-        self._copy("staged", messages)
-        inserted: list[str | None] = []
+        self._copy(f"staged ({_COLUMNS})", binary_copy.encode(self._topic, self._partition, own))
         while True:
-            inserted += [kind for (kind,) in database.execute_sql(_MOVE_STAGED).fetchall()]
-            known = database.execute_sql(_KNOWN, _NOT_CONTENT).fetchall()
-            if all(stored_offset is not None for _, _, stored_offset, _ in known):
-                return inserted, known
+            stored += [kind for (kind,) in database.execute_sql(_MOVE_STAGED).fetchall()]
+            first, last, claimed = database.execute_sql(_CLAIMED).fetchone()
+            if claimed == len(own):  # otherwise retention has deleted a claim in between
+                values = {**_NOT_CONTENT, "first": first, "last": last}
+                return stored, database.execute_sql(_KNOWN, values).fetchall()
 
-    def _sort_out(self, messages: Sequence[Message], known: Sequence[tuple[int, int, int, bool]]) -> None:
+    def _sort_out(self, messages: Sequence[Message], known: Sequence[tuple[Any, ...]]) -> None:
         if not known:
             return
         by_offset = {message.offset: message for message in messages}

@@ -1,11 +1,11 @@
-"""Stores a batch exactly once, messages and dead letters in one transaction; and deletes old messages."""
+"""Stores a batch exactly once, messages and dead letters in one transaction."""
 
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import orjson
@@ -20,12 +20,11 @@ from tasks.message import (
     record_id,
     sender_id,
 )
+from tasks.store import messages as stored_messages
 from tasks.store import spans, statistics
 from tasks.store.batch_copy import BatchCopy, Duplicate
 from tasks.store.connection import checked_out, database
 from tasks.store.models import DeadLetter
-from tasks.store.models import Message as MessageRow
-from tasks.store.rows import delete_batches
 from tasks.store.spans import Span
 
 _LIMITS = """
@@ -36,21 +35,9 @@ _LIMITS = """
 # Of those who store records again, one at a time looks what is stored: their spans do not keep them apart.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext(%s), %s)"
 _DEAD_ALREADY = "SELECT id FROM dead_letter WHERE id = ANY (%s::uuid[])"
-_STORED_ALREADY = """
-    SELECT "offset" FROM message
-    WHERE id = ANY (%s::uuid[]) AND topic = %s AND "partition" = %s AND "offset" = ANY (%s)
-"""
+_UNNOTICED = timedelta(days=1)  # longer than a recreated topic can be read without that being noticed
 # A write, so that this COMMIT waits for the standbys, as the COMMIT of the first attempt should have.
 _WRITE_SOMETHING = "SELECT pg_logical_emit_message(true, 'backend', 'redelivered')"
-_DELETE_OLDEST = """
-    WITH oldest AS (
-        SELECT id, topic FROM message
-        WHERE stored_at < %(before)s AND (stored_at, id) > (%(after_time)s, %(after_id)s::uuid)
-        ORDER BY stored_at, id LIMIT %(rows)s FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM message USING oldest WHERE message.id = oldest.id AND message.topic = oldest.topic
-    RETURNING message.stored_at, message.id
-"""
 
 
 @dataclass(frozen=True)
@@ -108,10 +95,13 @@ def store_batch(
     """
     with _transaction(seconds):
         new_parts = spans.add(span)
-        if new_parts != [span]:
-            known = _stored_already([one for one in records if not _within(new_parts, one.offset)], dead)
-            messages = [message for message in messages if message.offset not in known]
-            dead = [one for one in dead if one.record.offset not in known]
+        stored_before = [one for one in records if not _within(new_parts, one.offset)]
+        known = _stored_already(stored_before, dead, None, None)
+        recreated_at = spans.recreated_at(span)
+        if recreated_at is not None:
+            known |= _stored_already(records, dead, recreated_at - _UNNOTICED, recreated_at + _UNNOTICED)
+        messages = [message for message in messages if message.offset not in known]
+        dead = [one for one in dead if one.record.offset not in known]
         copied = BatchCopy(records[0].topic, records[0].partition)
         copied.run(messages)
         if copied.refused:
@@ -146,23 +136,27 @@ def _transaction(seconds: float) -> Iterator[None]:
         raise psycopg2.OperationalError(f"the COMMIT was not confirmed: {notices[-1].strip()}")
 
 
-def _stored_already(records: Sequence[Record], dead: Sequence[Dead]) -> set[int]:
-    """The offsets of `records` that are dead letters, or messages that `dead` would now make dead letters.
+def _stored_already(
+    records: Sequence[Record], dead: Sequence[Dead], since: datetime | None, until: datetime | None
+) -> set[int]:
+    """The offsets of `records` that are stored, but for messages with ids of their own, which their claims tell.
 
-    Their spans are stored, but that need not mean these records: a topic that was recreated a moment ago, or a log
-    that Kafka has cut off, has other records at the same offsets. Other messages are known by their ids.
+    Their spans may be stored, but that need not mean these records: a topic that was recreated a moment ago, or a log
+    that Kafka has cut off, has other records at the same offsets. So their ids are looked up: they contain their times.
     """
     if not records:
         return set()
     topic, partition = records[0].topic, records[0].partition
     database.execute_sql(_LOCK, (topic, partition))
-    ids = {uuid.UUID(bytes=record_id(record)): record.offset for record in records}
-    found = database.execute_sql(_DEAD_ALREADY, (list(map(str, ids)),)).fetchall()
-    stored = {ids[uuid.UUID(str(row[0]))] for row in found}
-    dying = [one.record for one in dead if one.record.offset in set(ids.values())]
-    message_ids = [str(uuid.UUID(bytes=sender_id(one.headers, NO_BODY) or record_id(one))) for one in dying]
-    place = (message_ids, topic, partition, [one.offset for one in dying])
-    return stored | {row[0] for row in database.execute_sql(_STORED_ALREADY, place).fetchall()}
+    offsets = {uuid.UUID(bytes=record_id(record)): record.offset for record in records}
+    found = database.execute_sql(_DEAD_ALREADY, (list(map(str, offsets)),)).fetchall()
+    stored = {offsets[uuid.UUID(str(row[0]))] for row in found}
+    for one in dead:
+        given = sender_id(one.record.headers, NO_BODY)
+        if given is not None and one.record.offset in offsets.values():
+            offsets[uuid.UUID(bytes=given)] = one.record.offset
+    places = stored_messages.places(offsets, since, until)
+    return stored | {place[2] for key, place in places if place == (topic, partition, offsets[key])}
 
 
 def _within(parts: Sequence[Span], offset: int) -> bool:
@@ -191,18 +185,3 @@ def _dead_row(dead: Dead) -> dict[str, Any]:
         "value": record.value,
         "headers": orjson.dumps(headers).decode() if headers else None,
     }
-
-
-def count_before(moment: datetime) -> int:
-    """How many messages were stored before `moment`."""
-    return MessageRow.select().where(MessageRow.stored_at < moment).count()
-
-
-def delete_before(moment: datetime) -> Iterator[int]:
-    """Delete the messages stored before `moment`, oldest first; yields the count of each short transaction."""
-    return delete_batches(_DELETE_OLDEST, moment)
-
-
-def ping() -> None:
-    """Check that `message` can be read. Raises peewee.DatabaseError."""
-    MessageRow.select(MessageRow.id).limit(1).execute()

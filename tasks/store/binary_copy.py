@@ -3,7 +3,7 @@
 In the text format every backslash of a payload would have to be escaped, and PostgreSQL would parse it back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct
 
 from tasks.message import Message
@@ -15,6 +15,7 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, flags, length of extens
 _TRAILER = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
 _FIELDS_AND_ID = Struct(">hi").pack(len(COPIED_COLUMNS), 16)
+_CLAIM_AND_ID = Struct(">hi").pack(2, 16)
 _length = Struct(">i").pack
 _int4 = Struct(">ii").pack
 _offset_and_time = Struct(">iqiq").pack
@@ -27,7 +28,7 @@ def encode(topic: str, partition: int, messages: Sequence[Message]) -> bytes:
     pieces = [_HEADER]
     place = _text(topic) + _int4(4, partition)
     types: dict[str | None, bytes] = {None: _NULL}  # there are few distinct types: each is encoded once
-    for message_id, offset, timestamp, kind, key, headers, payload in messages:
+    for message_id, offset, timestamp, kind, key, headers, payload, _ in messages:
         encoded_type = types.get(kind)
         if encoded_type is None:
             encoded_type = types[kind] = _text(kind)
@@ -45,6 +46,12 @@ def encode(topic: str, partition: int, messages: Sequence[Message]) -> bytes:
         )
     pieces.append(_TRAILER)
     return b"".join(pieces)
+
+
+def encode_claims(topic: str, messages: Iterable[Message]) -> bytes:
+    """The ids of messages of one topic as input for COPY claim (id, topic) FROM STDIN (FORMAT binary)."""
+    tail = _text(topic)
+    return b"".join([_HEADER, *(_CLAIM_AND_ID + message.id + tail for message in messages), _TRAILER])
 
 
 def _text(value: str | None) -> bytes:

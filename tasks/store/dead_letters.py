@@ -12,7 +12,8 @@ import orjson
 from peewee import ModelSelect, Tuple, fn
 
 from tasks.errors import BadRecord
-from tasks.message import ID_HEADER, NO_BODY, REDRIVEN_HEADER, Record, parse, read_body, sender_id
+from tasks.json_value import parse
+from tasks.message import ID_HEADER, NO_BODY, REDRIVEN_HEADER, Record, read_body, sender_id
 from tasks.store.connection import database
 from tasks.store.models import DeadLetter
 from tasks.store.rows import Keyset, delete_batches, narrowed

@@ -5,25 +5,35 @@ on: however rare a type is, and however many messages there are, a request takes
 """
 
 import uuid
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from peewee import SQL, ModelSelect, Tuple
 
-from tasks.store import payload_index
+from tasks.store import leaves, payload_index
 from tasks.store.connection import database
+from tasks.store.leaves import Leaf
 from tasks.store.models import COLUMNS, Message, StoredMessage
-from tasks.store.rows import Keyset, narrowed, rows_within
+from tasks.store.rows import Keyset, narrowed, rows_within, size
 
 _PAGE_BYTES = 8_000_000
 _LOOKED_AT = 20_000  # messages for one page: 50 ms while PostgreSQL has them in memory
 _FEW = 10_000  # up to this many matches, sorting is faster than scanning from the newest message
 # The planner expects a materialized query to be read whole, so it uses the index; it is executed only as far as needed.
 _HAS_FEW = """
-    WITH matches AS MATERIALIZED (SELECT 1 FROM message WHERE payload @> %s::jsonb)
+    WITH matches AS MATERIALIZED (
+        SELECT 1 FROM message WHERE stored_at >= %s AND stored_at < %s AND payload @> %s::jsonb
+    )
     SELECT count(*) <= %s FROM (SELECT 1 FROM matches LIMIT %s) few
 """
+_LAST = """
+    WITH looked AS MATERIALIZED ({looked})
+    SELECT (SELECT count(*) FROM looked), last.*
+    FROM (SELECT) one LEFT JOIN (SELECT * FROM looked ORDER BY stored_at, id LIMIT 1) last ON true
+"""
+_CLAIMED = "SELECT max(stored_at) FROM claim WHERE id = %s AND (%s::text IS NULL OR topic = %s)"
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,33 @@ def find(message_id: uuid.UUID, topic: str | None = None) -> StoredMessage | Non
 
     Raises peewee.DatabaseError.
     """
-    query = _matching(Filter(topic=topic)).where(Message.id == message_id).order_by(Message.stored_at.desc()).limit(1)
-    row = database.execute_sql(*query.sql()).fetchone()
-    return None if row is None else StoredMessage._make(row)
+    select = _matching(Filter(topic=topic)).where(Message.id == message_id).order_by(Message.stored_at.desc()).limit(1)
+    claimed = database.execute_sql(_CLAIMED, (message_id, topic, topic)).fetchone()[0]
+    if claimed is not None:  # it came with its id, so it is known where it is
+        rows = database.execute_sql(*select.where(Message.stored_at == claimed).sql()).fetchall()
+    else:
+        found = (
+            database.execute_sql(*_within(select, leaf).sql()).fetchall() for leaf in leaves.newest_first(None, None)
+        )
+        rows = next(filter(None, found), [])
+    return StoredMessage._make(rows[0]) if rows else None
+
+
+def places(
+    ids: Collection[uuid.UUID], since: datetime | None, until: datetime | None
+) -> Iterator[tuple[uuid.UUID, tuple[str, int, int]]]:
+    """The ids that are stored, each with its topic, partition and offset. Raises peewee.DatabaseError.
+
+    Looks in the leaves of that time, from the newest on, until all are found.
+    """
+    missing = set(ids)
+    for leaf in leaves.newest_first(since, until):
+        if not missing:
+            break
+        select = _within(Message.select(Message.id, Message.topic, Message.partition, Message.offset), leaf)
+        for message_id, *place in database.execute_sql(*select.where(Message.id << list(missing)).sql()).fetchall():
+            missing.discard(message_id)
+            yield message_id, tuple(place)
 
 
 def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAGE_BYTES) -> Page:
@@ -62,33 +96,49 @@ def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAG
     Fewer if their text exceeds `most_bytes`, or if _LOOKED_AT messages have no more that match.
     Raises peewee.DatabaseError.
     """
+    messages: list[StoredMessage] = []
     by_payload = query.contains is not None and payload_index.exists()
-    looked_at = None if by_payload else _look_ahead(query, after)
-    rows, cut = rows_within(*_select(query, after, looked_at, limit, by_payload).sql(), most_bytes)
-    messages = [StoredMessage._make(row) for row in rows]
-    if cut or len(rows) == limit:
-        return Page(messages, Keyset(messages[-1].stored_at, messages[-1].id))
-    return Page(messages, looked_at)
+    to_look_at = _LOOKED_AT
+    until = query.until if after is None else after.time + timedelta(microseconds=1)
+    for leaf in leaves.newest_first(query.since, until):
+        looked = None
+        if not by_payload:
+            looked_at, looked = _look_ahead(query, after, leaf, to_look_at)
+            to_look_at -= looked_at
+        select = _select(query, after, looked, leaf, limit - len(messages), by_payload)
+        rows, cut = rows_within(*select.sql(), most_bytes)
+        messages += map(StoredMessage._make, rows)
+        most_bytes -= size(rows)
+        if cut or len(messages) == limit or most_bytes <= 0:
+            return Page(messages, Keyset(messages[-1].stored_at, messages[-1].id))
+        if looked is not None:
+            return Page(messages, looked)
+    return Page(messages, None)
 
 
-def _look_ahead(query: Filter, after: Keyset | None) -> Keyset | None:
-    """The last of the messages that a page looks at; None if it can look at all that there are."""
+def ping() -> None:
+    """Check that `message` can be read. Raises peewee.DatabaseError."""
+    Message.select(Message.id).where(Message.stored_at == datetime.now(UTC)).limit(1).execute()
+
+
+def _look_ahead(query: Filter, after: Keyset | None, leaf: Leaf, most: int) -> tuple[int, Keyset | None]:
+    """How many messages of a leaf a page looks at, and the last of them; None if it can look at all."""
     of_key, time = [(Message.key, query.key)], Message.stored_at  # what the index restricts
-    select = narrowed(Message.select(time, Message.id), of_key, time, query.since, query.until)
+    select = _within(narrowed(Message.select(time, Message.id), of_key, time, query.since, query.until), leaf)
     if after is not None:
         select = select.where(Tuple(time, Message.id) < Tuple(*after))
-    newest_first = select.order_by(time.desc(), Message.id.desc())
-    row = database.execute_sql(*newest_first.offset(_LOOKED_AT - 1).limit(1).sql()).fetchone()
-    return None if row is None else Keyset(*row)
+    looked = select.order_by(time.desc(), Message.id.desc()).limit(most).sql()
+    count, *last = database.execute_sql(_LAST.format(looked=looked[0]), looked[1]).fetchone()
+    return count, Keyset(*last) if count == most else None
 
 
 def _select(
-    query: Filter, after: Keyset | None, looked_at: Keyset | None, limit: int, by_payload: bool
+    query: Filter, after: Keyset | None, looked_at: Keyset | None, leaf: Leaf, limit: int, by_payload: bool
 ) -> "ModelSelect[Message]":
-    select = _matching(query)
-    if by_payload and _has_few(query.contains or ""):
+    select = _within(_matching(query), leaf)
+    if by_payload and _has_few(query.contains or "", leaf):
         # The planner assumes that one message in a hundred contains any value, and would search from the newest
-        # message on; for a rare value that reads the whole table.
+        # message on; for a rare value that reads the whole leaf.
         few = select.cte("few", materialized=True)
         select = Message.select(*(getattr(few.c, name) for name in COLUMNS)).from_(few).with_cte(few)
         time, key = few.c.stored_at, few.c.id
@@ -101,8 +151,12 @@ def _select(
     return select.order_by(time.desc(), key.desc()).limit(limit)
 
 
-def _has_few(contains: str) -> bool:
-    return bool(database.execute_sql(_HAS_FEW, (contains, _FEW, _FEW + 1)).fetchone()[0])
+def _has_few(contains: str, leaf: Leaf) -> bool:
+    return bool(database.execute_sql(_HAS_FEW, (leaf.begin, leaf.end, contains, _FEW, _FEW + 1)).fetchone()[0])
+
+
+def _within(select: "ModelSelect[Message]", leaf: Leaf) -> "ModelSelect[Message]":
+    return select.where(Message.stored_at >= leaf.begin, Message.stored_at < leaf.end)
 
 
 def _matching(query: Filter) -> "ModelSelect[Message]":

@@ -36,15 +36,24 @@ MIGRATIONS = (
             key text,
             headers jsonb,
             payload jsonb,
-            xact xid8 NOT NULL DEFAULT pg_current_xact_id(),
-            -- Two topics have two producers, who need not know of each other's ids.
-            PRIMARY KEY (id, topic)
-        );
+            xact xid8 NOT NULL DEFAULT pg_current_xact_id()
+        ) PARTITION BY RANGE (stored_at);
+        CREATE INDEX message_id ON message (id);
         -- Pages and time ranges; stored_at grows, so that new entries go to the index's right edge.
         CREATE INDEX message_stored_at ON message (stored_at, id);
         CREATE INDEX message_key ON message (key, stored_at, id) WHERE key IS NOT NULL;
         -- The order of transactions, see tasks/store/feed.py; it grows, too.
         CREATE INDEX message_xact ON message (xact, id);
+
+        -- Ids that came with their records: no other message of the topic may have one. Two topics have two producers,
+        -- who need not know of each other's ids.
+        CREATE TABLE claim (
+            id uuid NOT NULL,
+            topic text NOT NULL,
+            stored_at timestamptz NOT NULL DEFAULT now(), -- that of the message, which says in which leaf it is
+            PRIMARY KEY (id, topic)
+        );
+        CREATE INDEX claim_stored_at ON claim USING brin (stored_at);
 
         -- How many messages were stored, see tasks/store/statistics.py.
         CREATE TABLE message_count (
@@ -90,6 +99,7 @@ MIGRATIONS = (
             topic_id text NOT NULL,
             "partition" integer NOT NULL,
             first_offset bigint NOT NULL,
+            registered_at timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (topic, topic_id, "partition")
         );
         CREATE TABLE span (span int8range NOT NULL, EXCLUDE USING gist (span WITH &&));

@@ -47,7 +47,7 @@ COLUMNS = StoredMessage._fields
 
 
 class Message(Model):
-    """A message, stored once for its id and topic."""
+    """A message. The table is one of leaves (tasks/store/leaves.py), so its key is not one that PostgreSQL checks."""
 
     id = UUIDField()
     topic = TextField()
@@ -63,7 +63,7 @@ class Message(Model):
     class Meta:
         database = database
         table_name = "message"
-        primary_key = CompositeKey("id", "topic")
+        primary_key = CompositeKey("id", "topic", "stored_at")
 
 
 class DeadLetter(Model):

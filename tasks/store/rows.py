@@ -54,21 +54,27 @@ def delete_batches(statement: str, before: datetime) -> Iterator[int]:
         yield len(gone)
 
 
+def size(rows: Iterable[Sequence[Any]]) -> int:
+    """The length of all text in the rows."""
+    return sum(len(value) for row in rows for value in row if isinstance(value, str))
+
+
 def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[list[tuple[Any, ...]], bool]:
     """The rows of a query until their text columns exceed `most_bytes`; and whether there may be more rows.
 
     A LIMIT counts rows, and rows may be large: memory holds at most `most_bytes` and 20 rows.
     """
     rows: list[tuple[Any, ...]] = []
-    held, count = 0, _FETCHED_FIRST
+    held, count, more = 0, _FETCHED_FIRST, True
     with database.atomic():
         database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {query}", values)
         while held < most_bytes:
             some = database.execute_sql(f"FETCH {count} FROM rows_within").fetchall()
             rows += some
-            held += sum(len(value) for row in some for value in row if isinstance(value, str))
-            if len(some) < count:
-                return rows, False
+            held += size(some)
+            more = len(some) == count
+            if not more:
+                break
             count = _FETCHED_FIRST if held > _LARGE_ROW * len(rows) else _FETCHED_AT_ONCE
         database.execute_sql("CLOSE rows_within")
-    return rows, True
+    return rows, more

@@ -9,6 +9,7 @@ partition of a topic as it was created once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import psycopg2
@@ -25,6 +26,13 @@ _ADD = f"""
     ON CONFLICT DO NOTHING
 """
 _OVERLAPPING = "SELECT lower(span), upper(span) FROM span WHERE span && int8range(%s, %s) ORDER BY 1"
+# When a topic was found to be another one, if that which it was had these offsets, too.
+_RECREATED = """
+    SELECT source.registered_at FROM source JOIN source AS before USING (topic, "partition")
+    WHERE (topic, source.topic_id, "partition") = (%s, %s, %s) AND before.topic_id <> source.topic_id AND EXISTS (
+        SELECT FROM span WHERE span && int8range((before.id::bigint << 44) + %s, (before.id::bigint << 44) + %s)
+    ) LIMIT 1
+"""
 # No attempt where it exists: each would take a number.
 _REGISTER = """
     INSERT INTO source (topic, topic_id, "partition", first_offset)
@@ -114,6 +122,15 @@ def add(span: Span) -> list[Span]:
         # Another transaction may commit between the two statements, but what it stored is seen then.
         missing += parts_without(part, [(first - base, after - base) for first, after in rows])
     return sorted(added)
+
+
+def recreated_at(span: Span) -> datetime | None:
+    """When it was noticed that the topic had been recreated; None unless it had the same offsets before.
+
+    What was read of the new topic until then was stored as the old one's.
+    """
+    row = database.execute_sql(_RECREATED, (*span.source, span.first, span.next)).fetchone()
+    return None if row is None else row[0]
 
 
 def parts_without(span: Span, stored: Iterable[tuple[int, int]]) -> list[Span]:

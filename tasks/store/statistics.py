@@ -42,6 +42,7 @@ _HOURS = """
     SELECT 'hour', hour, topic, CASE WHEN rank <= %(types)s THEN type END, other OR rank > %(types)s, sum(messages)
     FROM ranked GROUP BY 2, 3, 4, 5
 """
+_BEFORE = "SELECT coalesce(sum(messages), 0)::bigint FROM message_count WHERE at < %s"
 _FORGET = "DELETE FROM message_count WHERE at < %s"
 _IN_RANGE = """
     FROM message_count WHERE at >= date_trunc('minute', %s::timestamptz) AND at < %s AND (%s::text IS NULL OR type = %s)
@@ -87,6 +88,11 @@ def condense() -> None:
         if database.execute_sql(_LOCK).fetchone()[0]:
             database.execute_sql(_MINUTES)
             database.execute_sql(_HOURS, {"types": _TYPES_OF_AN_HOUR})
+
+
+def count_before(moment: datetime) -> int:
+    """How many messages were stored before `moment`, as far as their counts are kept."""
+    return int(database.execute_sql(_BEFORE, (moment,)).fetchone()[0])
 
 
 def forget_before(moment: datetime) -> None:

@@ -8,7 +8,7 @@ from tasks.errors import NotReady
 from tasks.store.connection import database
 
 _KEYS: dict[str, tuple[str, ...]] = {
-    "message": ("id", "topic"),
+    "claim": ("id", "topic"),
     "dead_letter": ("id",),
     "idempotency_key": ("key",),
     "bridge": ("member",),

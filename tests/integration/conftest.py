@@ -22,7 +22,10 @@ def client(ready: World) -> Iterator[FlaskClient]:
 
 @pytest.fixture
 def rows(ready: World) -> list[str]:
-    """25 messages, five for each stored_at, newest first."""
+    """25 messages, five for each stored_at, newest first, in two leaves."""
+    for begin, end in (("00:00", "03:00"), ("03:00", "24:00")):
+        bounds = f"FROM ('2026-01-01 {begin}Z') TO ('2026-01-01 {end}Z')"
+        ready.sql(f"CREATE TABLE message_until_{end[:2]} PARTITION OF message FOR VALUES {bounds}")
     ready.sql(
         'INSERT INTO message (id, topic, "partition", "offset", produced_at, stored_at, type, key, payload)'
         " SELECT gen_random_uuid(), 't' || n % 2, 0, n, now(), timestamptz '2026-01-01Z' + n / 5 * interval '1 hour',"

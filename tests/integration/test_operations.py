@@ -88,7 +88,7 @@ def test_what_hangs_holds_up_nobody(ready: World) -> None:
 def test_what_takes_too_long_to_count_is_not_counted(ready: World) -> None:
     ready.serve(web_processes="1")
     with psycopg2.connect(ready.variables["DATABASE_URL"]) as other, other.cursor() as cursor:
-        cursor.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+        cursor.execute("LOCK TABLE message_count IN ACCESS EXCLUSIVE MODE")
         told = _get(ready, "/stats")
         other.rollback()
     assert (told["types"], told["lag_records"]) == (None, 0)

@@ -1,21 +1,31 @@
 """`retention` deletes only old messages and handled dead letters, while writers continue."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
 import orjson
 
 from tasks.message import Record
 from tasks.store import batches as store
 from tasks.store import connection
 from tests.records import store_all
+from tests.waiting import BUSY
 from tests.world import World
 
 
 def messages(world: World, count: int, days: float) -> None:
-    """A number of messages that were stored some days ago."""
+    """A number of messages that were stored some days ago, in the leaf of that day, as they were counted."""
+    stored_at = datetime.now(UTC) - timedelta(days=days)
+    day = stored_at.date()
+    bounds = f"FROM ('{day}Z') TO ('{day + timedelta(1)}Z')"
+    world.sql(f"CREATE TABLE message_{day:%Y%m%d} PARTITION OF message FOR VALUES {bounds}")
     world.sql(
         'INSERT INTO message (id, topic, "partition", "offset", produced_at, stored_at)'
-        " SELECT gen_random_uuid(), 't', 0, n, now(), now() - %s * interval '1 day' FROM generate_series(1, %s) n",
-        *(days, count),
+        " SELECT gen_random_uuid(), 't', 0, n, now(), %s FROM generate_series(1, %s) n",
+        *(stored_at, count),
     )
+    world.sql("INSERT INTO message_count VALUES ('hour', %s, 't', NULL, false, %s)", stored_at, count)
 
 
 def dead_letter(world: World, state: str, days: float) -> None:
@@ -63,40 +73,41 @@ def test_without_a_number_of_days_everything_is_kept(ready: World) -> None:
     assert ready.count() == 2
 
 
-def test_a_writer_stores_between_the_batches_and_nothing_new_is_lost(tables: World) -> None:
+def test_ten_thousand_claims_go_with_their_messages_and_their_ids_are_free(tables: World) -> None:
+    message_id = "00000000-0000-4000-8000-000000000001"
     messages(tables, 12_000, days=8)
-    before = tables.sql("SELECT now() - interval '7 days'")[0][0]
-    batches = []
+    tables.sql("INSERT INTO claim SELECT id, topic, stored_at FROM message")
+    tables.sql("INSERT INTO claim VALUES (%s, 'topic', now() - interval '8 days')", message_id)
+    record = Record("topic", 0, 0, 1_700_000_000_123, None, b"{}", (("id", message_id.encode()),))
     with connection.database.connection_context():
-        for number, deleted in enumerate(store.delete_before(before)):
-            batches.append(deleted)
-            record = Record("topic", 0, number, 1_700_000_000_123, None, b"{}", ())
-            assert store_all(store, [record]).stored == 1
-    assert batches == [5000, 5000, 2000]
-    assert tables.count() == len(batches)
+        assert [one.stored_offset for one in store_all(store, [record]).duplicates] == [None]
+        assert outcome(tables, "--retention-days", "7") == (12_000, 0)
+        assert store_all(store, [record._replace(offset=1)]).stored == 1
+    assert tables.sql("SELECT id::text FROM claim") == [(message_id,)]
+    assert tables.sql("SELECT sum(messages) FROM message_count") == [(1,)]
 
 
-def test_it_waits_for_no_writer_and_no_writer_for_it(tables: World) -> None:
+def test_a_long_reader_postpones_it_and_writers_wait_for_neither(tables: World) -> None:
     messages(tables, 2, days=8)
-    before = tables.sql("SELECT now() - interval '7 days'")[0][0]
-    with connection.database.connection_context(), connection.database.atomic():
-        connection.database.execute_sql("SELECT * FROM message LIMIT 1 FOR UPDATE")
-        assert outcome(tables, "--retention-days", "7") == (1, 0)
-        record = Record("topic", 0, 1, 1_700_000_000_123, None, b"{}", ())
-        store_all(store, [record])
-    with connection.database.connection_context():
-        assert sum(store.delete_before(before)) == 1
-    assert tables.count() == 1
+    with tables.connect() as session, session.cursor() as reader, ThreadPoolExecutor(1) as pool:
+        reader.execute("SELECT count(*) FROM message")
+        retention = pool.submit(tables.run, "retention", "--retention-days", "7")
+        number = 0
+        while not retention.done():
+            number += 1
+            began = time.monotonic()
+            with connection.database.connection_context():
+                assert store_all(store, [_record(number)]).stored == 1
+            assert time.monotonic() - began < 2 * BUSY
+        assert (retention.result().returncode, "retention.postponed" in retention.result().stdout) == (0, True)
+    assert number > 10
+    assert tables.count() == 2 + number
+    assert outcome(tables, "--retention-days", "7") == (2, 0)
+    assert tables.count() == number
 
 
-def test_deleting_is_served_by_an_index(tables: World) -> None:
-    messages(tables, 20_000, days=1)
-    tables.sql("ANALYZE message")
-    given = {"before": "2000-01-01Z", "after_time": "1000-01-01Z", "rows": 5000}
-    given["after_id"] = "00000000-0000-0000-0000-000000000000"
-    with connection.database.connection_context():
-        plan = connection.database.execute_sql(f"EXPLAIN {store._DELETE_OLDEST}", given).fetchall()
-    assert any("message_stored_at" in line for (line,) in plan), plan
+def _record(offset: int) -> Record:
+    return Record("topic", 0, offset, 1_700_000_000_123, None, b"{}", ())
 
 
 def test_a_database_that_is_away_is_one_sentence(world: World) -> None:

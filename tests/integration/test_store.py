@@ -67,8 +67,10 @@ def test_what_retention_deletes_meanwhile_is_no_reason_to_drop_a_record(tables: 
     # Like retention, between the two queries for the known id.
     tables.sql("""
         CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN DELETE FROM message WHERE "offset" = 0; RETURN NULL; END $$;
-        CREATE TRIGGER forget AFTER INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION forget()
+        BEGIN
+            DELETE FROM message WHERE "offset" = 0; DELETE FROM claim WHERE stored_at < now(); RETURN NULL;
+        END $$;
+        CREATE TRIGGER forget AFTER INSERT ON claim FOR EACH STATEMENT EXECUTE FUNCTION forget()
     """)
     outcome = stored(named(1, 1, b'{"total": 2}'))
     assert (outcome.stored, outcome.redelivered, outcome.dead) == (1, 0, [])

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import BadRecord
-from tasks.message import Headers, Message, Record, decode, parse, record_id, text_of, uuid_bytes
+from tasks.json_value import parse
+from tasks.message import Headers, Message, Record, decode, record_id, text_of, uuid_bytes
 
 ONE = uuid.UUID("00000000-0000-4000-8000-000000000001")
 TWO = uuid.UUID("00000000-0000-4000-8000-000000000002")
@@ -113,7 +114,9 @@ def test_any_json_is_a_message(value: bytes) -> None:
 
 
 def test_a_tombstone_is_a_message_without_payload() -> None:
-    assert decoded(None, key=b"k") == Message(record_id(record(None)), 42, 1_700_000_000_000, None, "k", None, None)
+    assert decoded(None, key=b"k") == Message(
+        record_id(record(None)), 42, 1_700_000_000_000, None, "k", None, None, False
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from tasks.store.binary_copy import COPIED_COLUMNS, encode
 
 
 def test_a_row_has_every_field_with_its_length() -> None:
-    message = Message(b"i" * 16, 7, 946_684_801_500, "t", None, b'{"h":1}', b"{}")
+    message = Message(b"i" * 16, 7, 946_684_801_500, "t", None, b'{"h":1}', b"{}", False)
     encoded = encode("orders", 3, [message])
     assert encoded.startswith(b"PGCOPY\n\xff\r\n\0" + bytes(8))
     assert encoded.endswith(b"\xff\xff")
