@@ -11,6 +11,7 @@ from tasks.message import Record
 from tasks.store import batches, spans
 from tasks.store.connection import database
 from tasks.store.spans import Source, Span
+from tasks.worker.persist import decode_all
 from tests.records import OTHER_SOURCE, SOURCE, store_all
 from tests.world import World
 
@@ -94,3 +95,15 @@ def test_attempts_that_are_cut_differently_store_each_record_once(tables: World,
     offsets = tables.sql('SELECT "offset" FROM message UNION ALL SELECT "offset" FROM dead_letter ORDER BY 1')
     assert [row[0] for row in offsets] == list(range(len(offsets)))
     assert len(offsets) == sum(stored) >= 2000
+
+
+def test_what_is_read_of_a_recreated_topic_before_that_is_noticed_is_stored_once(session: World) -> None:
+    before = [record(offset) for offset in range(20)]
+    store_all(batches, before)
+    after = [one._replace(timestamp=one.timestamp + 1) for one in before]
+    unnoticed = store_all(batches, after[:10])
+    assert (unnoticed.stored, len(unnoticed.dead), unnoticed.redelivered) == (8, 2, 0)
+    stored_until(_NEW)
+    noticed = batches.store_batch(Span(_NEW, 0, 15), after[:15], *decode_all(after[:15]))
+    assert (noticed.stored, len(noticed.dead), noticed.redelivered) == (4, 1, 10)
+    assert session.count() == 20 + 15
