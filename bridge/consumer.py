@@ -69,8 +69,7 @@ class Bridge:
         while not self._stop.requested:
             self._turn()
         self._drain()
-        # The watchdog stops first, because the loop does not turn any more; the consumer closes last, because
-        # closing gives the partitions to other members, which must find everything committed.
+        # The watchdog first: the loop does not turn. The consumer last: its successors find everything committed.
         for thread in (self._watchdog, self._topic_watch, self._reporter):
             thread.stop()
         self._consumer.close()
@@ -173,7 +172,9 @@ class Bridge:
         """Update what watchdog, reporter, metrics and log show."""
         now = time.monotonic()
         self._watchdog.turned_at = now
-        unfinished = len(self._handover) or self._batcher.due_in(now) is not None or self._undelivered()
+        undelivered = self._undelivered()
+        self._watchdog.waits_for({} if self._backpressure.reason else undelivered)
+        unfinished = len(self._handover) or self._batcher.due_in(now) is not None or undelivered
         if not unfinished or self._failure(now) or not self._handover.available:
             self._watchdog.progressed_at = now
         if now >= self._next_status or self._positions.has_news():
@@ -188,10 +189,9 @@ class Bridge:
                 events.emit("bridge.backpressure", reason=self._backpressure.reported, failure=self._failure(now))
 
     def _failure(self, now: float) -> str:
-        """Why nothing is being stored; empty if nothing is known to fail."""
         return self._handover.failure() or self._positions.failure(now)
 
-    def _undelivered(self) -> bool:
+    def _undelivered(self) -> dict[TopicPartition, int]:
         return self._topic_watch.undelivered(self._consumer, self._consumer.assignment() - self._quarantine.partitions)
 
     def _snapshot(self, now: float) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Bridge:
             "in_flight": len(self._handover),
             "in_flight_bytes": self._handover.size(),
             "waiting": len(self._batcher),
-            "undelivered": self._undelivered(),
+            "undelivered": bool(self._undelivered()),
             "partitions": names(self._consumer.assignment()),
             "quarantined": names(self._quarantine.partitions),
         }

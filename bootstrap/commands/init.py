@@ -8,7 +8,7 @@ from bridge.kafka import topics
 from tasks.config.settings import Settings
 from tasks.errors import AccessDenied, NotReady, Unavailable
 from tasks.observability import events
-from tasks.store import connection, leaves, migrations, payload_index, unique_keys
+from tasks.store import connection, leaves, migrations, payload_index, server_settings, unique_keys
 
 T = TypeVar("T")
 _RETRY_SECONDS = 1.0
@@ -25,6 +25,9 @@ def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
     steps = _wait("kafka", deadline, lambda: topics.ensure(settings, check))
     for step in steps:
         _report(step.sentence, step.action, check)
+    if check:
+        for hint in _wait("postgresql", deadline, _hints):
+            _report(hint, "warn", check)
     tables = _wait("postgresql", deadline, lambda: _tables(settings.payload_index == "on", check))
     for sentence in tables:
         _report(sentence, "create", check)
@@ -59,6 +62,11 @@ def _tables(index: bool, check: bool) -> list[str]:
             if not check:
                 payload_index.switch(index)
         return missing
+
+
+def _hints() -> list[str]:
+    with connection.session():
+        return server_settings.hints()
 
 
 def _wait(service: str, deadline: float, attempt: Callable[[], T]) -> T:

@@ -166,6 +166,7 @@ class ConfluentConsumer:
         assigned = set(map(_ours, partitions))
         self._assigned |= assigned
         client.incremental_assign(partitions)
+        client.resume(partitions)  # librdkafka remembers the pause of a partition that was ours before
         if self._listener is not None:
             self._listener.on_partitions_assigned(assigned)
 

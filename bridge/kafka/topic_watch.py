@@ -70,12 +70,16 @@ class TopicWatch(threading.Thread):
             return first if first is None or committed is None else max(first, committed.offset)
         return position
 
-    def undelivered(self, consumer: Consumer, partitions: Collection[TopicPartition]) -> bool:
-        """Whether one of `partitions` has records that `consumer` has not returned, as far as Kafka responds."""
+    def undelivered(self, consumer: Consumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Those of `partitions` with records that `consumer` has not returned, and from where on.
+
+        Empty while Kafka does not respond.
+        """
         if self.is_silent():
-            return False
+            return {}
         ends = self.snapshot.ends
-        return any(ends.get(partition, 0) > (self.position(consumer, partition) or 0) for partition in partitions)
+        positions = {partition: self.position(consumer, partition) or 0 for partition in partitions}
+        return {partition: position for partition, position in positions.items() if ends.get(partition, 0) > position}
 
     def run(self) -> None:
         """Take snapshots until `stop`."""

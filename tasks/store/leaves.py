@@ -20,7 +20,7 @@ _EXISTING = """
     SELECT relname, (bounds[1])::timestamptz, (bounds[2])::timestamptz
     FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid,
         regexp_match(pg_get_expr(relpartbound, inhrelid), $$FROM \\('(.+)'\\) TO \\('(.+)'\\)$$) AS bounds
-    WHERE inhparent = 'message'::regclass ORDER BY 2
+    WHERE inhparent = 'message'::regclass AND bounds IS NOT NULL ORDER BY 2
 """
 # Two statements, because CREATE TABLE ... PARTITION OF would lock writers out.
 _MAKE = """

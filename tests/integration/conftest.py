@@ -15,7 +15,9 @@ from tests.world import World
 def client(ready: World) -> Iterator[FlaskClient]:
     connection.configure(ready.variables["DATABASE_URL"], "test", connections=4)
     settings = ready.settings(kafka_brokers="127.0.0.1:1")
-    yield create_app(settings, KafkaPublisher(settings)).test_client()
+    publisher = KafkaPublisher(settings)
+    yield create_app(settings, publisher).test_client()
+    publisher.close()
     connection.database.close()
     connection.database.close_all()
 

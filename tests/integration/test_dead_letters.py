@@ -4,6 +4,7 @@ import signal
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -180,7 +181,7 @@ def test_what_dies_after_the_choice_is_not_part_of_it(tables: World) -> None:
 def test_nothing_is_marked_before_kafka_acknowledged(tables: World) -> None:
     letter_id = bury(tables, b"{}")
     publisher = KafkaPublisher(tables.settings(kafka_brokers="127.0.0.1:1"))
-    with connection.database.connection_context():
+    with closing(publisher), connection.database.connection_context():
         (batch,) = redrive(publisher, Selection())
     assert batch.outage
     assert states(tables) == {letter_id: "waiting"}

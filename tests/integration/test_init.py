@@ -124,3 +124,18 @@ def test_an_index_that_was_broken_off_is_made_anew(ready: World) -> None:
     assert ready.run("init", "--check").returncode == 5
     assert ready.run("init").returncode == 0
     assert "nothing to do" in ready.run("init").stdout
+
+
+def test_settings_of_postgresql_that_break_or_slow_it_are_named(ready: World) -> None:
+    checked = ready.run("init", "--check")
+    assert (checked.returncode, "PostgreSQL's shared_buffers is 128MB: " in checked.stdout) == (0, True)
+    assert "fsync" not in checked.stdout + ready.run("init").stdout
+    try:
+        ready.admin("ALTER SYSTEM SET fsync = off")
+        ready.admin("SELECT pg_reload_conf()")
+        wait_until(lambda: ready.sql("SHOW fsync") == [("off",)], "the server has read it")
+        checked = ready.run("init", "--check")
+        assert (checked.returncode, "PostgreSQL runs with fsync=off: " in checked.stdout) == (0, True)
+    finally:
+        ready.admin("ALTER SYSTEM RESET fsync")
+        ready.admin("SELECT pg_reload_conf()")

@@ -207,6 +207,23 @@ def test_records_of_aborted_transactions_are_not_returned(ready: World, members:
     assert member.records[-1].value == b'{"after": 1}'
 
 
+def test_a_partition_that_was_paused_when_it_was_revoked_is_read_when_it_comes_back(
+    ready: World, members: Members
+) -> None:
+    stays = members.join()
+    wait_until(lambda: stays.poll() == 0 and len(stays.assigned) == 3, "it has all partitions", 60)
+    stays.consumer.pause(stays.consumer.assignment())
+    comes = members.join()
+    with _polling(comes):
+        wait_until(lambda: stays.poll() == 0 and comes.consumer.assignment(), "they share the partitions", 60)
+    members.leave(comes)
+    wait_until(lambda: stays.poll() == 0 and len(stays.consumer.assignment()) == 3, "it has all of them again", 60)
+    stays.consumer.resume(stays.consumer.paused())
+    for partition in range(3):
+        ready.produce([b"{}"], partition=partition)
+    stays.read(3)
+
+
 def test_a_seek_drops_what_was_fetched_and_keeps_a_pause(ready: World, members: Members) -> None:
     ready.produce(list(events(300).values()), partition=0)
     partition = TopicPartition(ready.topic, 0)

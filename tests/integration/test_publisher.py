@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 
 import psutil
@@ -147,5 +148,5 @@ def test_all_that_is_sent_at_once_waits_no_longer_than_one(ready: World) -> None
 def test_without_a_broker_it_is_surely_not_kept(ready: World) -> None:
     publisher = KafkaPublisher(ready.settings(kafka_brokers="127.0.0.1:1"))
     assert "KAFKA_BROKERS" in (publisher.unavailable_reason() or "")
-    with pytest.raises(Unavailable, match="KAFKA_BROKERS"):
+    with closing(publisher), pytest.raises(Unavailable, match="KAFKA_BROKERS"):
         publisher.send(ready.topic, None, b"{}", [])()

@@ -1,0 +1,152 @@
+"""`make bench-growth`: what a million messages cost as the table grows, and how long reads take then.
+
+Each million is produced while no pod runs, and then drained by one; seconds are from the assignment of its partitions
+to the last commit. PostgreSQL's CPU, WAL and indexes are those of the same time.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import requests
+from confluent_kafka import Producer
+
+from bench import usage
+from bench.messages import generate
+from bootstrap.localstack.stack import Stack
+from tests.programs import Program
+from tests.world import World
+
+_ROOT = Path(__file__).parent.parent
+_MILLION = 1_000_000
+_REQUESTS = 50
+_LONGEST_SECONDS = 600
+_INDEXES = """
+    SELECT sum(pg_indexes_size(oid))::bigint FROM pg_class
+    WHERE relname ~ '^(message_\\d|claim$|span$|message_count$)' AND relkind = 'r'
+"""
+
+
+class Growth(NamedTuple):
+    """What the messages up to `millions` cost, beginning with those before."""
+
+    millions: float
+    per_second: float
+    cpu_seconds_per_million: float  # PostgreSQL
+    wal_mb: float
+    indexes_mb: float
+
+
+def main() -> None:
+    """Grow, then read."""
+    parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__)
+    parser.add_argument("--millions", type=float, default=10)
+    parser.add_argument("--step", type=float, default=1, help="millions that are produced and drained at once")
+    parser.add_argument("--random-ids", action="store_true", help="ids that senders chose at random, in message-id")
+    options = parser.parse_args()
+    jars = _ROOT / ".local" / "kafka-4.4.0"
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Stack(Path(directory), {}, jars) as stack:
+        world = World(stack)
+        try:
+            world.init()
+            print(f"{'millions':>8} {'messages/s':>11} {'PostgreSQL, s/M':>16} {'WAL, MB':>8} {'indexes, MB':>12}")
+            for figures in _grow(world, stack, options):
+                print(
+                    f"{figures.millions:>8.1f} {figures.per_second:>11,.0f} {figures.cpu_seconds_per_million:>16.1f}"
+                    f" {figures.wal_mb:>8.0f} {figures.indexes_mb:>12.0f}",
+                    flush=True,
+                )
+            _read(world)
+        finally:
+            world.close()
+
+
+def _grow(world: World, stack: Stack, options: argparse.Namespace) -> Iterator[Growth]:
+    server = psutil.Process(stack.servers["postgresql"].pid)
+    count, stored = round(options.step * _MILLION), 0
+    while stored < options.millions * _MILLION:
+        _produce(world, count, seed=stored, random_ids=options.random_ids)
+        world.sql("CHECKPOINT")
+        cpu, wal = usage.server_cpu(server), _wal(world)
+        pod = world.consume(workers="2")
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        while _stored(world) < stored + count:
+            assert time.monotonic() < deadline, "it takes too long"
+            time.sleep(0.25)
+        seconds = _seconds(pod)
+        used, written = usage.server_cpu(server) - cpu, _wal(world) - wal
+        pod.stop()
+        stored += count
+        indexes = world.sql(_INDEXES)[0][0]
+        millions = count / _MILLION
+        yield Growth(stored / _MILLION, count / seconds, used / millions, written / 1e6 / millions, indexes / 1e6)
+
+
+def _produce(world: World, count: int, seed: int, random_ids: bool) -> None:
+    servers = world.variables["KAFKA_BROKERS"]
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 50, "queue.buffering.max.messages": 500_000})
+    for key, value in generate(count, seed):
+        headers = [("message-id", str(uuid.uuid4()).encode())] if random_ids else None
+        producer.produce(world.topic, value, key, headers=headers)
+        producer.poll(0)
+    producer.flush()
+
+
+def _stored(world: World) -> int:
+    return int(world.sql("SELECT coalesce(sum(messages), 0) FROM message_count")[0][0])
+
+
+def _seconds(pod: Program) -> float:
+    def at(line: dict[str, str]) -> float:
+        return datetime.fromisoformat(line["time"]).timestamp()
+
+    return max(map(at, pod.lines("batch.stored"))) - min(map(at, pod.lines("partitions.assigned")))
+
+
+def _wal(world: World) -> float:
+    return float(world.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")[0][0])
+
+
+def _read(world: World) -> None:
+    """Each route 50 times, after one that is not counted."""
+    world.serve()
+    month = (datetime.now(UTC) - timedelta(days=30)).isoformat().replace("+00:00", "Z")
+    message_id, key = world.sql("SELECT id, key FROM message ORDER BY stored_at LIMIT 1")[0]
+    routes: Sequence[tuple[str, dict[str, str]]] = (
+        ("/messages", {}),
+        ("/messages", {"type": "order.paid"}),
+        ("/messages", {"type": "nobody's"}),
+        ("/messages", {"key": str(key)}),
+        ("/messages", {"contains": '{"number": 7}'}),
+        ("/messages", {"from": month}),
+        (f"/messages/{message_id}", {}),
+        ("/stats", {}),
+        ("/stats", {"from": month, "bucket": "day"}),
+        ("/topics", {}),
+        ("/dead-letters", {}),
+    )
+    print(f"{'median ms':>10} {'p99 ms':>8}")
+    with requests.Session() as session:
+        for path, query in routes:
+            waits = [_request(session, f"{world.url}{path}", query) for _ in range(_REQUESTS + 1)][1:]
+            shown = f"{path.replace(str(message_id), 'ID')} {query or ''}"
+            p99 = statistics.quantiles(waits, n=100)[98]
+            print(f"{1000 * statistics.median(waits):>10.0f} {1000 * p99:>8.0f}  {shown}", flush=True)
+
+
+def _request(session: requests.Session, url: str, query: dict[str, str]) -> float:
+    began = time.monotonic()
+    answer = session.get(url, params=query, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
