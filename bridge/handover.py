@@ -77,6 +77,7 @@ class Handover:
         self, partition: TopicPartition, topic_id: str, begin: int, records: Sequence[ConsumedRecord], now: float
     ) -> Claim:
         """Start a batch; `deliver_due` hands it over. See Claim for `topic_id` and `begin`."""
+        begin = min(begin, records[0].offset)  # the topic was truncated or recreated, which is not noticed yet
         claim = self._claim(partition, topic_id, begin, records)
         self._flights[claim.batch] = Flight(partition, claim, claim_check.pack(records), now, traces.contexts(records))
         return claim

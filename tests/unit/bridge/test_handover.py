@@ -23,9 +23,10 @@ class Bench:
         self.queue: list[Claim] = []
         self.handover = Handover(self.claims, self._enqueue, Seal("key"), DEADLINE_SECONDS)
 
-    def start(self, *offsets: int) -> Claim:
+    def start(self, *offsets: int, begin: int | None = None) -> Claim:
         records = [Record("orders", 0, offset, 0, None, b"{}", ()) for offset in offsets]
-        return self.handover.start(PARTITION, 1, offsets[0], records, 0)  # type: ignore[arg-type]  # packing needs no sizes
+        begin = offsets[0] if begin is None else begin
+        return self.handover.start(PARTITION, "id", begin, records, 0)  # type: ignore[arg-type]  # packing needs no sizes
 
     def report(self, claim: Claim, outcome: str = "stored") -> None:
         self.claims.report(claim, Result(claim.batch, claim.attempt, outcome))  # type: ignore[arg-type]
@@ -45,6 +46,13 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+@pytest.mark.parametrize(("begin", "claimed"), [(3, 3), (5, 5), (900, 5)])
+def test_a_batch_begins_where_the_one_before_ended_unless_its_records_do_before(
+    bench: Bench, begin: int, claimed: int
+) -> None:
+    assert bench.start(5, 6, begin=begin).begin == claimed
 
 
 def test_a_batch_is_handed_over_once(bench: Bench) -> None:
