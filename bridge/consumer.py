@@ -5,7 +5,7 @@ The loop only moves things from one part to the next. The decisions are made in 
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bridge import gauges
@@ -59,6 +59,7 @@ class Bridge:
         self._gauges = gauges.Gauges(consumer, self._topic_watch, self._handover, self._batcher)
         self._paused = False
         self._next_status = 0.0
+        self._undelivered: Mapping[TopicPartition, int] = {}
 
     def run(self) -> None:
         """Work until the stop signal, then let batches in flight finish and commit them."""
@@ -172,14 +173,15 @@ class Bridge:
         """Update what watchdog, reporter, metrics and log show."""
         now = time.monotonic()
         self._watchdog.turned_at = now
-        undelivered = self._undelivered()
-        self._watchdog.waits_for({} if self._backpressure.reason else undelivered)
-        unfinished = len(self._handover) or self._batcher.due_in(now) is not None or undelivered
+        unfinished = len(self._handover) or self._batcher.due_in(now) is not None or self._undelivered
         if not unfinished or self._failure(now) or not self._handover.available:
             self._watchdog.progressed_at = now
         if now >= self._next_status or self._positions.has_news():
             self._next_status = now + _STATUS_SECONDS
             self._positions.update(self._backpressure.reason is None, now)
+            read = self._consumer.assignment() - self._quarantine.partitions
+            self._undelivered = self._topic_watch.undelivered(self._consumer, read)
+            self._watchdog.waits_for({} if self._backpressure.reason else self._undelivered)
             self._status = self._snapshot(now)
             self._gauges.update(self._backpressure, self._quarantine, now)
         if self._backpressure.changed(now):
@@ -191,9 +193,6 @@ class Bridge:
     def _failure(self, now: float) -> str:
         return self._handover.failure() or self._positions.failure(now)
 
-    def _undelivered(self) -> dict[TopicPartition, int]:
-        return self._topic_watch.undelivered(self._consumer, self._consumer.assignment() - self._quarantine.partitions)
-
     def _snapshot(self, now: float) -> dict[str, Any]:
         """The status of this bridge, as /health/ready shows it."""
         spent = self._backpressure.seconds(now) | self._quarantine.backpressure.seconds(now)
@@ -204,7 +203,7 @@ class Bridge:
             "in_flight": len(self._handover),
             "in_flight_bytes": self._handover.size(),
             "waiting": len(self._batcher),
-            "undelivered": bool(self._undelivered()),
+            "undelivered": bool(self._undelivered),
             "partitions": names(self._consumer.assignment()),
             "quarantined": names(self._quarantine.partitions),
         }
