@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import psycopg2
@@ -28,10 +28,13 @@ _LARGE = (
 
 
 class Listener(threading.Thread):
-    """Listens until stopped; with `chance`, it breaks its connection now and then and reconnects."""
+    """Listens until its test ends; with `chance`, it breaks its connection now and then and reconnects."""
+
+    all: ClassVar[list["Listener"]] = []
 
     def __init__(self, world: World, chance: random.Random | None = None, **parameters: str) -> None:
         super().__init__(daemon=True)
+        self.all.append(self)
         self._url = f"{world.url}/messages/stream"
         self._parameters = parameters
         self._chance = chance
@@ -84,6 +87,15 @@ def _events(answer: requests.Response) -> Iterator[dict[str, str]]:
 
 def _has(listener: Listener, count: int) -> bool:
     return len(listener.ids) >= count
+
+
+@pytest.fixture(autouse=True)
+def _end_of_listeners() -> Iterator[None]:
+    """Without it, they would try to connect in a loop, and slow all later tests down."""
+    yield
+    for listener in Listener.all:
+        listener.stopping = True
+    Listener.all.clear()
 
 
 @pytest.fixture
