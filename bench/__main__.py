@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,12 +21,11 @@ import psutil
 import psycopg2
 from tqdm import tqdm
 
-from bench import usage
+from bench import servers, usage
 from bench.messages import generate, produce
 from bench.report import write
 from bootstrap.localstack.stack import Stack
 
-_ROOT = Path(__file__).parent.parent
 _WATCH_SECONDS = 0.25
 _SAMPLE_SECONDS = 1.0
 _LONGEST_SECONDS = 300
@@ -68,16 +66,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="contestants whose name contains this, or one of several: a|b")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        jars = _ROOT / ".local" / "kafka-4.4.0"
-        with Stack(Path(directory), {}, jars) as stack:
-            figures = _run_all(stack, options)
-    write(figures, _ROOT / "bench" / "results", options.messages)
+    with servers.started() as stack:
+        figures = _run_all(stack, options)
+    write(figures, servers.ROOT / "bench" / "results", options.messages)
 
 
 def _run_all(stack: Stack, options: argparse.Namespace) -> list[Figures]:
     # Without the index of payloads, which costs all contestants alike (docs/decisions/0024-optional-payload-index.md).
-    own = {"LOG_FORMAT": "json", "PYTHONPATH": str(_ROOT), "PAYLOAD_INDEX": "off"}
+    own = {"LOG_FORMAT": "json", "PYTHONPATH": str(servers.ROOT), "PAYLOAD_INDEX": "off"}
     environment = {**os.environ, **stack.variables, **own}
     for topic, count in (("bench", options.messages), ("bench-naive", options.naive_messages)):
         init = {**environment, "KAFKA_TOPICS": topic, "LOG_LEVEL": "warning"}
@@ -142,17 +138,17 @@ class _Run:
 
     def measure(self) -> Figures:
         """Drain the topic, and measure."""
-        self._sql("TRUNCATE message, dead_letter, source, span, message_count")
+        self._sql("TRUNCATE message, dead_letter, claim, source, span, message_count")
         self._sql("CHECKPOINT")
-        servers = self._servers()
-        before = {name: usage.server_cpu(process) for name, process in servers.items()}
+        running = self._servers()
+        before = {name: usage.server_cpu(process) for name, process in running.items()}
         processes = [
-            subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=self._log, cwd=_ROOT)
+            subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=self._log, cwd=servers.ROOT)
             for command in self._contestant.commands
         ]
         try:
             self._watch(processes)
-            used = {name: usage.server_cpu(process) - before[name] for name, process in servers.items()}
+            used = {name: usage.server_cpu(process) - before[name] for name, process in running.items()}
         finally:
             for process in processes:
                 process.send_signal(signal.SIGTERM)
@@ -174,8 +170,8 @@ class _Run:
 
     def _figures(self, used: dict[str, float]) -> Figures:
         count = self._contestant.messages
-        began = min(_time(line) for line in self._lines("partitions.assigned"))
-        seconds = max(_time(line) for line in self._lines("batch.stored")) - began
+        began = min(servers.logged_at(line) for line in self._lines("partitions.assigned"))
+        seconds = max(servers.logged_at(line) for line in self._lines("batch.stored")) - began
         cpu: dict[str, float] = dict(used)
         for name, value in self._cpu.values():
             cpu[name] = cpu.get(name, 0.0) + value
@@ -239,10 +235,6 @@ class _Run:
             rows = cursor.fetchall() if cursor.description else []
         connection.close()
         return rows
-
-
-def _time(line: dict[str, Any]) -> float:
-    return datetime.fromisoformat(str(line["time"])).timestamp()
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ import psycopg2
 import requests
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from bench import servers
 from bench.faults import Faults, Pods
 from bench.victim import Victim, id_of_place
 from bootstrap.localstack.stack import Stack
 from tests.three_brokers import ThreeBrokers
 from tests.world import World
 
-_ROOT = Path(__file__).parent.parent
 _RECOVERY_SECONDS = 120
 _POSTS_PER_SECOND = 10
 # By the field that distinguishes the records, which is not an id for the backend.
@@ -133,16 +133,15 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=500, help="records per second")
     options = parser.parse_args()
     print(f"chaos for {options.minutes} minutes, seed {options.seed}, {options.rate} records/s", flush=True)
-    jars = _ROOT / ".local" / "kafka-4.4.0"
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as directory,
         ThreeBrokers(Path(directory)) as brokers,
-        Stack(Path(directory), {"KAFKA_BROKERS": brokers.addresses}, jars) as stack,
+        Stack(Path(directory), {"KAFKA_BROKERS": brokers.addresses}, servers.JARS) as stack,
     ):
         world = World(stack, topics=2)
         world.variables["KAFKA_REPLICATION_FACTOR"] = "3"
         result = _run(world, brokers, options)
-    (_ROOT / "bench" / "results" / "chaos.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    (servers.ROOT / "bench" / "results" / "chaos.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     faults = any(result[name] for name in ("lost", "stored twice", "not sent", "dead letters"))
     return 1 if faults or result["the other topic"]["unexplained"] else 0
 

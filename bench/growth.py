@@ -6,25 +6,20 @@ to the last commit. PostgreSQL's CPU, WAL and indexes are those of the same time
 
 import argparse
 import statistics
-import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import requests
-from confluent_kafka import Producer
 
-from bench import usage
-from bench.messages import generate
+from bench import servers, usage
+from bench.messages import produce
 from bootstrap.localstack.stack import Stack
 from tests.programs import Program
 from tests.world import World
 
-_ROOT = Path(__file__).parent.parent
 _MILLION = 1_000_000
 _REQUESTS = 50
 _LONGEST_SECONDS = 600
@@ -51,8 +46,7 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=1, help="millions that are produced and drained at once")
     parser.add_argument("--random-ids", action="store_true", help="ids that senders chose at random, in message-id")
     options = parser.parse_args()
-    jars = _ROOT / ".local" / "kafka-4.4.0"
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Stack(Path(directory), {}, jars) as stack:
+    with servers.started() as stack:
         world = World(stack)
         try:
             world.init()
@@ -72,7 +66,7 @@ def _grow(world: World, stack: Stack, options: argparse.Namespace) -> Iterator[G
     server = psutil.Process(stack.servers["postgresql"].pid)
     count, stored = round(options.step * _MILLION), 0
     while stored < options.millions * _MILLION:
-        _produce(world, count, seed=stored, random_ids=options.random_ids)
+        produce(world.variables["KAFKA_BROKERS"], world.topic, count, stored, options.random_ids)
         world.sql("CHECKPOINT")
         cpu, wal = usage.server_cpu(server), _wal(world)
         pod = world.consume(workers="2")
@@ -89,24 +83,12 @@ def _grow(world: World, stack: Stack, options: argparse.Namespace) -> Iterator[G
         yield Growth(stored / _MILLION, count / seconds, used / millions, written / 1e6 / millions, indexes / 1e6)
 
 
-def _produce(world: World, count: int, seed: int, random_ids: bool) -> None:
-    servers = world.variables["KAFKA_BROKERS"]
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 50, "queue.buffering.max.messages": 500_000})
-    for key, value in generate(count, seed):
-        headers = [("message-id", str(uuid.uuid4()).encode())] if random_ids else None
-        producer.produce(world.topic, value, key, headers=headers)
-        producer.poll(0)
-    producer.flush()
-
-
 def _stored(world: World) -> int:
     return int(world.sql("SELECT coalesce(sum(messages), 0) FROM message_count")[0][0])
 
 
 def _seconds(pod: Program) -> float:
-    def at(line: dict[str, str]) -> float:
-        return datetime.fromisoformat(line["time"]).timestamp()
-
+    at = servers.logged_at
     return max(map(at, pod.lines("batch.stored"))) - min(map(at, pod.lines("partitions.assigned")))
 
 

@@ -9,27 +9,24 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import orjson
 import psutil
 import requests
 
+from bench import servers
 from bench.messages import generate
 from bootstrap.localstack.ports import free_port
-from bootstrap.localstack.stack import Stack
 from tests.programs import Program
 from tests.waiting import wait_until
 from tests.world import World
 
-_ROOT = Path(__file__).parent.parent
 _BATCH = 100
 _AHEAD = 2_000  # messages in flight of the producer alone
 
@@ -138,7 +135,7 @@ def load(port: int, path: str, bodies: list[bytes], clients: int, seconds: float
 
 def _bare(port: int) -> "subprocess.Popen[bytes]":
     code = f"from bench.bare import run; run({port})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=_ROOT)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=servers.ROOT)
     wait_until(lambda: _answers(port), "the bare server answers")
     return process
 
@@ -198,8 +195,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=48)
     parser.add_argument("--overload-seconds", type=float, default=300, help="0: no overload")
     options = parser.parse_args()
-    jars = _ROOT / ".local" / "kafka-4.4.0"
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Stack(Path(directory), {}, jars) as stack:
+    with servers.started() as stack:
         _compare(World(stack), options)
 
 

@@ -5,23 +5,20 @@ From the timestamp that the producer gave the record to the log line that its ba
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 from confluent_kafka import Producer
 
-from bench import usage
+from bench import servers, usage
 from bench.messages import generate
 from bootstrap.localstack.stack import Stack
 from tests.programs import Program
 from tests.waiting import wait_until
 from tests.world import World
 
-_ROOT = Path(__file__).parent.parent
 _WARM_SECONDS = 3.0
 
 
@@ -32,8 +29,7 @@ def main() -> None:
     parser.add_argument("--rates", type=int, nargs="+", default=[10, 300, 3000], help="messages a second")
     options = parser.parse_args()
     print(f"{'messages/s':>10} {'median ms':>10} {'p99 ms':>8} {'max ms':>8} {'pod, % of a core':>17}")
-    jars = _ROOT / ".local" / "kafka-4.4.0"
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Stack(Path(directory), {}, jars) as stack:
+    with servers.started() as stack:
         for rate in options.rates:
             _measure(stack, rate, options.seconds)
 
@@ -75,7 +71,7 @@ def _cpu(pod: Program) -> float:
 def _waits(world: World, pod: Program, since: datetime) -> Sequence[float]:
     """Milliseconds from the timestamp of each record, from `since` on, to the line that it is stored."""
     stored = {
-        (line["partition"], offset): datetime.fromisoformat(line["time"]).timestamp()
+        (line["partition"], offset): servers.logged_at(line)
         for line in pod.lines("batch.stored")
         for offset in range(line["first_offset"], line["last_offset"] + 1)
     }

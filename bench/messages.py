@@ -30,12 +30,13 @@ def generate(count: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
         yield str(chance.randrange(50_000)).encode(), orjson.dumps(value)
 
 
-def produce(brokers: str, topic: str, count: int, seed: int) -> None:
-    """Produce the messages to a topic, distributed over its partitions by key."""
+def produce(brokers: str, topic: str, count: int, seed: int, random_ids: bool = False) -> None:
+    """Produce the messages to a topic, distributed over its partitions by key, perhaps with random ids of their own."""
     producer = Producer(
         {"bootstrap.servers": brokers, "acks": "all", "linger.ms": 50, "queue.buffering.max.messages": 500_000}
     )
     for key, value in tqdm(generate(count, seed), total=count, desc="producing", unit="msg", mininterval=1):
-        producer.produce(topic, value, key)
+        headers = [("message-id", str(uuid.uuid4()).encode())] if random_ids else None
+        producer.produce(topic, value, key, headers=headers)
         producer.poll(0)
     producer.flush()

@@ -57,7 +57,7 @@ def _tables(index: bool, check: bool) -> list[str]:
                 missing.append("order of messages that were restored from another server")
                 if not check:
                     migrations.renumber()
-        if index != (there > 0 and payload_index.exists()) or (there > 0 and payload_index.is_in_part()):
+        if payload_index.differs(index):
             missing.append(f"index of payloads: {'on' if index else 'off'}")
             if not check:
                 payload_index.switch(index)

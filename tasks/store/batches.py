@@ -94,14 +94,17 @@ def store_batch(
     Raises the errors in `connection.TRANSIENT`; then it is not known whether anything was stored.
     """
     with _transaction(seconds):
+        known: set[int] = set()
         new_parts = spans.add(span)
-        stored_before = [one for one in records if not _within(new_parts, one.offset)]
-        known = _stored_already(stored_before, dead, None, None)
+        if new_parts != [span]:
+            stored_before = [one for one in records if not _within(new_parts, one.offset)]
+            known = _stored_already(stored_before, dead, None, None)
         recreated_at = spans.recreated_at(span)
         if recreated_at is not None:
             known |= _stored_already(records, dead, recreated_at - _UNNOTICED, recreated_at + _UNNOTICED)
-        messages = [message for message in messages if message.offset not in known]
-        dead = [one for one in dead if one.record.offset not in known]
+        if known:
+            messages = [message for message in messages if message.offset not in known]
+            dead = [one for one in dead if one.record.offset not in known]
         copied = BatchCopy(records[0].topic, records[0].partition)
         copied.run(messages)
         if copied.refused:
@@ -151,9 +154,10 @@ def _stored_already(
     offsets = {uuid.UUID(bytes=record_id(record)): record.offset for record in records}
     found = database.execute_sql(_DEAD_ALREADY, (list(map(str, offsets)),)).fetchall()
     stored = {offsets[uuid.UUID(str(row[0]))] for row in found}
+    looked_up = set(offsets.values())
     for one in dead:
         given = sender_id(one.record.headers, NO_BODY)
-        if given is not None and one.record.offset in offsets.values():
+        if given is not None and one.record.offset in looked_up:
             offsets[uuid.UUID(bytes=given)] = one.record.offset
     places = stored_messages.places(offsets, since, until)
     return stored | {place[2] for key, place in places if place == (topic, partition, offsets[key])}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from tasks.store.connection import database
+from tasks.store.rows import delete_until_none
 
 _DELETED_AT_ONCE = 5_000
 _DELETE = """
@@ -15,5 +15,4 @@ _DELETE = """
 
 def delete_before(moment: datetime) -> Iterator[int]:
     """Delete the claims of messages stored before `moment`; yields the count of each short transaction."""
-    while deleted := database.execute_sql(_DELETE, (moment, _DELETED_AT_ONCE)).rowcount:
-        yield deleted
+    return delete_until_none(_DELETE, moment, _DELETED_AT_ONCE)

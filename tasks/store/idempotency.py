@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from tasks.store.connection import database
+from tasks.store.rows import delete_until_none
 
 KEPT_DAYS = 7  # later reuse with another body is not noticed; a repeated message is still stored once
 _REMEMBER = "INSERT INTO idempotency_key (key, body) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING"
@@ -26,6 +27,4 @@ def remember(key: uuid.UUID, body: bytes) -> bool:
 
 def forget() -> Iterator[int]:
     """Delete keys used more than KEPT_DAYS ago; yields the count of each short transaction."""
-    before = datetime.now(UTC) - timedelta(days=KEPT_DAYS)
-    while deleted := database.execute_sql(_FORGET, (before, _DELETED_AT_ONCE)).rowcount:
-        yield deleted
+    return delete_until_none(_FORGET, datetime.now(UTC) - timedelta(days=KEPT_DAYS), _DELETED_AT_ONCE)

@@ -48,6 +48,10 @@ class Filter:
     until: datetime | None = None
     contains: str | None = None  # JSON that the payload contains
 
+    def searches(self) -> bool:
+        """Whether messages must be looked at that may not match, because the indexes restrict only time and key."""
+        return any(value is not None for value in (self.type, self.topic, self.partition, self.contains))
+
 
 class Page(NamedTuple):
     """Messages, and the keyset after which the next page starts; None on the last page. Only the last is complete."""
@@ -102,7 +106,7 @@ def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAG
     until = query.until if after is None else after.time + timedelta(microseconds=1)
     for leaf in leaves.newest_first(query.since, until):
         looked = None
-        if not by_payload:
+        if not by_payload and query.searches():
             looked_at, looked = _look_ahead(query, after, leaf, to_look_at)
             to_look_at -= looked_at
         select = _select(query, after, looked, leaf, limit - len(messages), by_payload)

@@ -89,7 +89,7 @@ MIGRATIONS = (
         -- Partial: what was handled long ago never slows down those who look at what waits, nor the other way round.
         CREATE INDEX dead_letter_waiting ON dead_letter (dead_at, id) WHERE state = 'waiting';
         CREATE INDEX dead_letter_handled ON dead_letter (handled_at, id) WHERE state <> 'waiting';
-        -- Who asks for a message that is not stored asks whether it is dead.
+        -- Tells whether a message that is not stored is a dead letter.
         CREATE INDEX dead_letter_message_id ON dead_letter (message_id) WHERE message_id IS NOT NULL;
 
         -- A partition of a topic that was created once: a recreated topic has another id. See tasks/store/spans.py.

@@ -23,9 +23,9 @@ def exists() -> bool:
     return bool(database.execute_sql(_HAS_INDEX).fetchone()[0])
 
 
-def is_in_part() -> bool:
-    """Whether there is something of the index, as after a build that was interrupted. Raises peewee.DatabaseError."""
-    return bool(database.execute_sql(_HAS_PART).fetchone()[0]) and not exists()
+def differs(enabled: bool) -> bool:
+    """Whether it must be made, or made again, or dropped. Raises peewee.DatabaseError."""
+    return not exists() if enabled else bool(database.execute_sql(_HAS_PART).fetchone()[0])
 
 
 def switch(enabled: bool) -> None:
@@ -36,7 +36,7 @@ def switch(enabled: bool) -> None:
     if not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_INDEX_LOCK,)).fetchone()[0]:
         raise Unavailable("another process creates the index of payloads")
     try:
-        if exists() != enabled or is_in_part():
+        if differs(enabled):
             _briefly(_DROP_OF_ALL)
             if enabled:
                 _make()

@@ -37,6 +37,12 @@ def narrowed(
     return query
 
 
+def delete_until_none(statement: str, before: datetime, at_once: int) -> Iterator[int]:
+    """Repeat a DELETE of rows before a time, `at_once` in each short transaction; yields the count of each."""
+    while deleted := database.execute_sql(statement, (before, at_once)).rowcount:
+        yield deleted
+
+
 def delete_batches(statement: str, before: datetime) -> Iterator[int]:
     """Repeat a DELETE in short transactions until no row is left; yields the number of rows of each transaction.
 

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import hypothesis
@@ -36,13 +36,6 @@ class _Batch:
     records: Sequence[Record]
 
 
-@dataclass
-class _Backup:
-    """What PostgreSQL had stored at some moment."""
-
-    stored: set[Record] = field(default_factory=set)
-
-
 class Promise(RuleBasedStateMachine):
     """One partition. `log` is what Kafka has, `stored` what must be in PostgreSQL for ever."""
 
@@ -58,7 +51,7 @@ class Promise(RuleBasedStateMachine):
         self.reading = self.handed_over = 0
         self.made = 0  # records and ids so far
         self.ids: list[tuple[int, int]] = []  # with the content of each
-        self.backup: _Backup | None = None
+        self.backup: set[Record] | None = None  # what PostgreSQL had stored then
         self.rebalance()
 
     @rule(kinds=_KINDS, chance=st.randoms(use_true_random=False))
@@ -129,7 +122,7 @@ class Promise(RuleBasedStateMachine):
 
     @rule()
     def back_up(self) -> None:
-        self.backup = _Backup(set(self.stored))
+        self.backup = set(self.stored)
         for table in _TABLES:
             database.execute_sql(f"DELETE FROM saved_{table}")
             database.execute_sql(f"INSERT INTO saved_{table} SELECT * FROM {table}")
@@ -139,7 +132,7 @@ class Promise(RuleBasedStateMachine):
     def restore(self) -> None:
         """The records of a topic that does not exist any more are lost with what PostgreSQL had of them."""
         assert self.backup is not None
-        self.stored = set(self.backup.stored)
+        self.stored = set(self.backup)
         for table in _TABLES:
             database.execute_sql(f"DELETE FROM {table}")
             database.execute_sql(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM saved_{table}")
