@@ -1,5 +1,7 @@
 """The process of a bridge: waits for Kafka, then runs one member of the consumer group until it is stopped."""
 
+import gc
+
 from celery import Celery
 
 from bridge.consumer import DRAIN_SECONDS, Bridge
@@ -14,11 +16,15 @@ from tasks.seal import of_deployment
 from tasks.worker import persist
 
 _STOP_SECONDS = DRAIN_SECONDS + 2
+# Objects between two looks for garbage. There are thousands of records in memory, which a look passes one by one and
+# which are no cycles: with Python's 700 a seventh of this process's time was spent so.
+_COLLECT_AFTER = 50_000
 
 
 def run(settings: Settings, app: Celery) -> None:
     """Run one member of the consumer group until SIGTERM or SIGINT. Raises Unavailable if Kafka never responds."""
     setup.exit_if_a_thread_fails()
+    gc.set_threshold(_COLLECT_AFTER)
     stop = StopSignal(_STOP_SECONDS)
     stop.install()
 

@@ -44,6 +44,8 @@ class TopicWatch(threading.Thread):
         self._stopping = False
         now = time.monotonic()
         self._turned_at = now
+        self._first_ids: dict[str, str] = {}
+        self.recreated: frozenset[str] = frozenset()  # topics that have had another id since this process began
         self.failure = ""  # why the last snapshot failed; empty if it did not
         self.snapshot = Snapshot(now, now)  # replaced as a whole, because other threads read it
 
@@ -109,6 +111,8 @@ class TopicWatch(threading.Thread):
     def _take(self, cluster: Cluster) -> Snapshot:
         asked_at, partitions = time.monotonic(), self._partitions
         topics = {topic.name: topic for topic in cluster.topics(self._settings.kafka_topics)}
+        self._first_ids = {topic.name: topic.id for topic in topics.values()} | self._first_ids
+        self.recreated = frozenset(name for name, topic in topics.items() if topic.id != self._first_ids[name])
         there = {p for p in partitions if p.topic in topics and p.partition < topics[p.topic].partitions}
         return Snapshot(
             asked_at=asked_at,

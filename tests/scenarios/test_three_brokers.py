@@ -104,3 +104,24 @@ def test_init_creates_topics_that_survive_a_broker_and_warns_of_others(replicate
     checked = replicated.run("init", "--check")
     assert checked.returncode == 0
     assert f"topic {replicated.topic} has min.insync.replicas 1, not 2" in checked.stdout
+
+
+# Kafka's client keeps the leader's epoch of a topic that is gone, and ignores the lower one of its successor.
+def test_a_topic_is_read_again_whose_leaders_had_failed_before_it_was_recreated(
+    replicated: World, brokers: ThreeBrokers
+) -> None:
+    first, second = events(300), events(300)
+    pod = replicated.consume()
+    replicated.produce(list(first.values()))
+    replicated.wait_for(300)
+    for _ in range(2):
+        leader = _leader(replicated)
+        brokers.kill([leader])
+        brokers.restart([leader])
+    replicated.all_committed()
+    replicated.recreate_topic()
+    replicated.produce(list(second.values()))
+    replicated.wait_for(600)
+    replicated.holds_exactly([*first, *second])
+    replicated.all_committed()
+    assert pod.stop() == 0

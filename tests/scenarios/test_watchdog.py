@@ -4,6 +4,7 @@ import signal
 import time
 from pathlib import Path
 
+from bridge.watchdog import FROZEN_SECONDS
 from tests.clients import events
 from tests.programs import signalled
 from tests.waiting import wait_until
@@ -25,6 +26,18 @@ import os
 from kombu.transport.redis import QoS
 real = QoS.ack
 QoS.ack = lambda self, tag: None if os.path.exists({!r}) else real(self, tag)
+"""
+
+# As Kafka's client does if it deadlocks in a call: no other thread of Python runs, and so no watchdog.
+_DEADLOCK = """
+import ctypes, os, sys, threading, time
+def wait():
+    while not os.path.exists({0!r}):
+        time.sleep(0.1)
+    if "bridge" in sys.argv:
+        os.remove({0!r})
+        ctypes.PyDLL(None).pause()
+threading.Thread(target=wait, daemon=True).start()
 """
 
 
@@ -95,3 +108,20 @@ def test_workers_that_take_no_more_tasks_are_started_anew(ready: World, tmp_path
     ready.wait_for(200)
     ready.holds_exactly(made)
     assert not pod.lines("bridge.stuck")
+
+
+def test_a_bridge_whose_client_deadlocks_is_started_anew(ready: World, tmp_path: Path) -> None:
+    deadlock = tmp_path / "deadlock"
+    (tmp_path / "sitecustomize.py").write_text(_DEADLOCK.format(str(deadlock)))
+    pod = ready.consume(pythonpath=str(tmp_path))
+    first, second = events(100), events(100)
+    ready.produce(list(first.values()))
+    ready.wait_for(100)
+    bridge = pod.child("--only bridge").pid
+    deadlock.touch()
+    wait_until(lambda: not deadlock.exists(), "the bridge is deadlocked")
+    ready.produce(list(second.values()))
+    ready.wait_for(200, FROZEN_SECONDS + 60)
+    ready.holds_exactly([*first, *second])
+    assert pod.child("--only bridge").pid != bridge
+    assert pod.stop() == 0
