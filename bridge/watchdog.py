@@ -78,8 +78,10 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         """Check until `stop`, or until something is wrong: then log the bridge's status and end the process at once."""
         away = False
-        while not self._stopping.wait(_INTERVAL_SECONDS):
+        while True:
             faulthandler.dump_traceback_later(FROZEN_SECONDS, exit=True)
+            if self._stopping.wait(_INTERVAL_SECONDS):
+                break
             was_away, away = away, self._topic_watch.is_silent()
             if away:
                 self.turned_at = self.progressed_at = time.monotonic()
