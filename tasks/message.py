@@ -24,7 +24,6 @@ _LATEST_IN_ID = (1 << 48) - 1  # milliseconds: a UUID has 48 bits for them
 # The years 1 to 9999 in every time zone, milliseconds since 1970: a day less at each end.
 _EARLIEST_TIMESTAMP, _LATEST_TIMESTAMP = -62_135_510_400_000, 253_402_214_400_000
 _NO_TIMESTAMP = -1  # RecordBatch.NO_TIMESTAMP of Kafka
-_MAX_NAME_BYTES = 1000  # of a type or key: PostgreSQL cannot index a value over about 2,700 bytes
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -71,7 +70,7 @@ def decode(record: Record, body: Body | None = None) -> Message:
     """The message in `record`; a tombstone (no value) is a message without payload.
 
     `body` is the result of `read_body`, for a caller that has parsed the value already.
-    Raises BadRecord: invalid_utf8, not_json, nul, too_long, bad_header.
+    Raises BadRecord: invalid_utf8, not_json, nul, bad_header.
     """
     if record.headers is None:
         raise BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
@@ -101,15 +100,11 @@ def produced_at(timestamp: int) -> int | None:
 
 
 def identify(key: bytes | None, headers: Headers, body: Body) -> tuple[bytes | None, str | None, str | None]:
-    """The sender's id, the type and the key of a record. Raises BadRecord: too_long."""
+    """The sender's id, the type and the key of a record."""
     message_type = body.type
     if headers:
         message_type = _text(dict(headers).get("ce_type")) or message_type
-    return (
-        sender_id(headers, body),
-        _short("type", message_type),
-        None if key is None else _short("key", text_of(key)),
-    )
+    return sender_id(headers, body), message_type, _text(key)
 
 
 def content(key: bytes | None, headers: Headers, payload: Any) -> tuple[Any, ...]:
@@ -211,9 +206,3 @@ def _headers_json(headers: Headers) -> bytes:
         else:
             values[name] = [values[name], text]
     return orjson.dumps(values)
-
-
-def _short(name: str, text: str | None) -> str | None:
-    if text is not None and len(text) > _MAX_NAME_BYTES // 4 and len(text.encode()) > _MAX_NAME_BYTES:
-        raise BadRecord("too_long", f"the {name} is longer than {_MAX_NAME_BYTES} bytes")
-    return text

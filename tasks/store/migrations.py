@@ -22,7 +22,7 @@ class Migration:
 
 MIGRATIONS = (
     Migration(
-        10,
+        11,
         "the tables",
         """
         CREATE TABLE message (
@@ -41,7 +41,8 @@ MIGRATIONS = (
         CREATE INDEX message_id ON message (id);
         -- Pages and time ranges; stored_at grows, so that new entries go to the index's right edge.
         CREATE INDEX message_stored_at ON message (stored_at, id);
-        CREATE INDEX message_key ON message (key, stored_at, id) WHERE key IS NOT NULL;
+        -- By a hash: a key may be longer than an entry of an index (2,704 bytes), like one that has its schema.
+        CREATE INDEX message_key ON message (hashtextextended(key, 0), stored_at, id) WHERE key IS NOT NULL;
         -- The order of transactions, see tasks/store/feed.py; it grows, too.
         CREATE INDEX message_xact ON message (xact, id);
 

@@ -13,6 +13,7 @@ from tasks.store.connection import database
 
 TYPES = 50  # the number of types in a response
 TYPES_OF_A_BATCH = 200  # the others are counted without their names, or a type for each message would cost a row each
+TYPE_CHARACTERS = 200  # longer types are counted so as well
 _TYPES_OF_AN_HOUR = 1000
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('message_count'))"
 _ADD = """
@@ -74,7 +75,8 @@ def add(topic: str, stored: Counter[str | None]) -> None:
     """Count the stored messages of a batch by type, in the caller's transaction. Raises peewee.DatabaseError."""
     if not stored:
         return
-    named = stored.most_common(TYPES_OF_A_BATCH)
+    short = Counter({kind: count for kind, count in stored.items() if len(kind or "") <= TYPE_CHARACTERS})
+    named = short.most_common(TYPES_OF_A_BATCH)
     rows = [(kind, False, count) for kind, count in named]
     if len(stored) > len(named):
         rows.append((None, True, stored.total() - sum(count for _, count in named)))

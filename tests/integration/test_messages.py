@@ -1,16 +1,20 @@
 """Reads over HTTP from a real PostgreSQL."""
 
+import random
 import threading
 import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tasks.store import leaves, messages, payload_index
+from tasks.message import Record
+from tasks.store import batches, leaves, messages, payload_index
+from tests.records import store_all
 from tests.statements import END_CONNECTIONS, MANY_MESSAGES
 from tests.waiting import BUSY, wait_until
 from tests.world import World
@@ -25,6 +29,18 @@ def body(answer: TestResponse) -> dict[str, Any]:
 
 def ids(answer: TestResponse) -> list[str]:
     return [message["id"] for message in body(answer)["messages"]]
+
+
+def test_types_and_keys_of_any_length_are_stored_and_found(tables: World, client: FlaskClient) -> None:
+    # Random, because PostgreSQL compresses what repeats before it looks whether it fits into an index.
+    key, kind = (random.Random(seed).randbytes(50_000).hex() for seed in (1, 2))
+    value = orjson.dumps({"type": kind})
+    store_all(batches, [Record("topic", 0, 0, 1, key.encode(), value, ()), Record("topic", 0, 1, 1, b"k", b"{}", ())])
+    [stored] = body(client.get("/messages?limit=2"))["messages"][1:]
+    assert (stored["key"], stored["type"]) == (key, kind)
+    for query in (messages.Filter(key=key), messages.Filter(type=kind), messages.Filter(key=key, type=kind)):
+        assert [str(found.id) for found in messages.page(query, None, 2).messages] == [stored["id"]]
+    assert not messages.page(messages.Filter(key=key[1:]), None, 2).messages
 
 
 def test_pages_follow_each_other_without_gap_or_repetition_under_writes(

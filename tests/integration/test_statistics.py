@@ -79,6 +79,11 @@ def test_types_too_many_to_name_are_counted_together(session: World) -> None:
     assert session.sql("SELECT count(*) FROM message_count WHERE precision = 'hour'") == [(1001,)]
 
 
+def test_types_too_long_to_name_are_counted_together(session: World) -> None:
+    statistics.add("topic", Counter({"t" * 200: 1, "u" * 201: 2, "v" * 5000: 3}))
+    assert statistics.by_type(_START, _END, None) == ([("t" * 200, 1)], 5)
+
+
 def test_the_rates_are_those_of_the_last_minutes(session: World) -> None:
     now = session.sql("SELECT now()")[0][0]
     statistics.add("topic", Counter({"a": 600}))
