@@ -17,13 +17,12 @@ _PLOT = Path(__file__).parents[1] / "docs" / "bench.png"
 def write(figures: Sequence[Any], directory: Path, messages: int) -> None:
     """Print the table; write bench.json into `directory`, and the plot of docs/performance.md."""
     rates = {one.name: one.per_second for one in figures}
-    naive = next((rate for name, rate in rates.items() if name.startswith("(a)")), None)
-    plain = next((rate for name, rate in rates.items() if name.startswith("(b)")), None)
-    print(f"\n{'':24} {'messages/s':>11} {'/(a)':>7} {'/(b)':>6} {'CPU s/M':>8} {'peak MiB':>9} complete")
+    bases = [next((rate for name, rate in rates.items() if name.startswith(f"({letter})")), None) for letter in "abd"]
+    print(f"\n{'':27} {'messages/s':>11} {'/(a)':>7} {'/(b)':>6} {'/(d)':>6} {'CPU s/M':>8} {'peak MiB':>9} complete")
     for one in figures:
-        ratios = [f"{one.per_second / base:.2f}" if base else "-" for base in (naive, plain)]
+        ratios = [f"{one.per_second / base:.2f}" if base else "-" for base in bases]
         cpu = sum(one.cpu_seconds_per_million.values())
-        row = f"{one.name:24} {one.per_second:>11,.0f} {ratios[0]:>7} {ratios[1]:>6} {cpu:>8.1f}"
+        row = f"{one.name:27} {one.per_second:>11,.0f} {ratios[0]:>7} {ratios[1]:>6} {ratios[2]:>6} {cpu:>8.1f}"
         print(f"{row} {one.peak_mib_together:>9.0f} {'yes' if one.complete else 'NO'}")
     print("\nCPU seconds per million messages, and peak memory (PSS, MiB), by process:")
     for one in figures:

@@ -26,7 +26,13 @@ def role(process: psutil.Process) -> str:
     """The part of a pod that a process is."""
     line = " ".join(process.cmdline())
     roles = {"valkey": "redis", "supervisord": "supervisord", "pod.listener": "supervisord", "--only bridge": "bridge"}
-    more = {"-m tasks": "worker", "naive worker": "worker", "naive bridge": "bridge", "bench.plain": "plain"}
+    more = {
+        "-m tasks": "worker",
+        "naive worker": "worker",
+        "naive bridge": "bridge",
+        "bench.plain": "plain",
+        "bench.by_hand": "by hand",
+    }
     return next((role for part, role in {**roles, **more}.items() if part in line), "other")
 
 
