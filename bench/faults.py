@@ -1,18 +1,24 @@
 """The faults of `make chaos`, and the consumer pods that they hit."""
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import psycopg2
 import redis
 
 from bench.victim import Victim
+from bootstrap.localstack.ports import free_port
+from tests.clients import execute
 from tests.programs import ABSENT, Program
+from tests.replication import base_backup, standby
 from tests.three_brokers import ThreeBrokers
+from tests.waiting import wait_until
 from tests.world import World
 
 
@@ -88,6 +94,8 @@ class Faults:
             "PostgreSQL ends all connections": self._end_connections,
             "PostgreSQL read-only for 5 s, old sessions kept": self._read_only,
             "message locked for 90 s": self._lock_table,
+            "PostgreSQL is restored, and lacks 5 s": self._restore,
+            "a standby is promoted, and lacks 5 s": self._promote,
             "kill -9 a broker": lambda: self._restart_brokers(1, 0),
             "kill -9 two brokers": lambda: self._restart_brokers(2, 0),
             "Kafka away for 10 s": lambda: self._restart_brokers(3, 10),
@@ -160,3 +168,39 @@ class Faults:
                 time.sleep(90)
         finally:
             connection.close()
+
+    def _restore(self) -> None:
+        copy = self._world.stack.directory / "copy"
+        base_backup(self._postgresql_port(), copy)
+        time.sleep(5)
+        (copy / "standby.signal").unlink()
+        self._exchange(copy)
+
+    def _promote(self) -> None:
+        copy, port = self._world.stack.directory / "copy", free_port()
+        base_backup(self._postgresql_port(), copy)
+        server = standby(copy, port)
+        server.start()
+        server.wait()
+        place = f"postgresql://backend@127.0.0.1:{port}/postgres"
+        execute(place, "ALTER SYSTEM SET primary_conninfo = ''")
+        execute(place, "SELECT pg_reload_conf()")
+        receives = "SELECT count(*) FROM pg_stat_wal_receiver"
+        wait_until(lambda: execute(place, receives) == [(0,)], "the standby receives nothing more")
+        time.sleep(5)
+        execute(place, "SELECT pg_promote(true, 30)")
+        server.stop()
+        self._exchange(copy)
+
+    def _postgresql_port(self) -> int:
+        return int(self._world.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
+
+    def _exchange(self, copy: Path) -> None:
+        """Let PostgreSQL go on with another data directory."""
+        server, data = self._world.stack.servers["postgresql"], self._world.stack.directory / "data" / "postgresql"
+        server.kill()
+        # Its processes may write for a moment still, to where their directory is now.
+        data.rename(old := data.with_name("replaced"))
+        copy.rename(data)
+        server.restart()
+        shutil.rmtree(old)

@@ -120,24 +120,31 @@ def pair(stack: Stack, directory: Path) -> Iterator[Pair]:
     """The two servers; `stack`, whose PostgreSQL is the primary, then has their common address."""
     primary = int(stack.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
     port = free_port()
-    standby = _standby(directory, primary, port)
-    standby.start()
+    data = directory / "standby"
+    base_backup(primary, data)
+    server = standby(data, port)
+    server.start()
     try:
-        standby.wait()
+        server.wait()
         with Forwarder(primary) as forwarder:
             stack.variables["DATABASE_URL"] = f"postgresql://backend@127.0.0.1:{forwarder.port}/backend"
             yield Pair(primary, port, forwarder)
     finally:
-        standby.stop()
+        server.stop()
 
 
-def _standby(directory: Path, primary: int, port: int) -> ServerProcess:
-    binaries, data = postgresql(), directory / "standby"
-    place = ["-h", "127.0.0.1", "-p"]
-    copy = [f"{binaries}/pg_basebackup", *place, str(primary), "-U", "backend", "-D", str(data)]
-    copied = subprocess.run([*copy, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"], capture_output=True)
+def base_backup(port: int, data: Path) -> None:
+    """Copy the running server at `port` into the directory `data`, which then is a standby's."""
+    place = ["-h", "127.0.0.1", "-p", str(port), "-U", "backend", "-D", str(data)]
+    options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+    copied = subprocess.run([f"{postgresql()}/pg_basebackup", *place, *options], capture_output=True)
     assert copied.returncode == 0, copied.stderr
-    run = [*not_as_root(), f"{binaries}/postgres", "-D", str(data), *place, str(port), "-k", ""]
-    ready = [f"{binaries}/pg_isready", "-q", *place, str(port)]
-    log = directory / "standby.log"
+
+
+def standby(data: Path, port: int) -> ServerProcess:
+    """The server of a base backup, at `port`; start it."""
+    place = ["-h", "127.0.0.1", "-p", str(port)]
+    run = [*not_as_root(), f"{postgresql()}/postgres", "-D", str(data), *place, "-k", ""]
+    ready = [f"{postgresql()}/pg_isready", "-q", *place]
+    log = data.with_suffix(".log")
     return ServerProcess("standby", run, log, lambda: subprocess.run(ready).returncode == 0, signal.SIGINT)
