@@ -54,11 +54,12 @@ def _measure(stack: Stack, rate: int, seconds: float) -> None:
 
 def _send(world: World, rate: int, seconds: float) -> int:
     """Produce at a steady rate; returns how many messages."""
-    producer = Producer({"bootstrap.servers": world.variables["KAFKA_BROKERS"], "linger.ms": 0})
+    producer = Producer({"bootstrap.servers": world.variables["KAFKA_BROKERS"]})
     messages = list(generate(round(rate * seconds), 1))
     began = time.monotonic()
     for number, (key, value) in enumerate(messages):
-        producer.poll(max(0.0, began + number / rate - time.monotonic()))
+        while (left := began + number / rate - time.monotonic()) > 0:
+            producer.poll(left)  # returns early, with each acknowledgement
         producer.produce(world.topic, value, key)
     producer.flush()
     return len(messages)
