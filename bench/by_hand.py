@@ -20,7 +20,7 @@ from tasks.observability import events
 _TABLES = """
     CREATE TABLE IF NOT EXISTS by_hand (LIKE message INCLUDING DEFAULTS, PRIMARY KEY (id, topic));
     CREATE INDEX IF NOT EXISTS by_hand_stored_at ON by_hand (stored_at, id);
-    CREATE INDEX IF NOT EXISTS by_hand_key ON by_hand (hashtextextended(key, 0), stored_at, id) WHERE key IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS by_hand_key ON by_hand (hashtextextended(key, 0)) WHERE key IS NOT NULL;
     CREATE INDEX IF NOT EXISTS by_hand_xact ON by_hand (xact, id);
     TRUNCATE by_hand;
     CREATE TEMPORARY TABLE staged (LIKE message INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;

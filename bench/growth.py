@@ -16,6 +16,7 @@ import requests
 
 from bench import servers, usage
 from bench.messages import produce
+from bench.report import write_growth
 from bootstrap.localstack.stack import Stack
 from tests.programs import Program
 from tests.world import World
@@ -51,12 +52,16 @@ def main() -> None:
         try:
             world.init()
             print(f"{'millions':>8} {'messages/s':>11} {'PostgreSQL, s/M':>16} {'WAL, MB':>8} {'indexes, MB':>12}")
+            steps = []
             for figures in _grow(world, stack, options):
+                steps.append(figures)
                 print(
                     f"{figures.millions:>8.1f} {figures.per_second:>11,.0f} {figures.cpu_seconds_per_million:>16.1f}"
                     f" {figures.wal_mb:>8.0f} {figures.indexes_mb:>12.0f}",
                     flush=True,
                 )
+            kind = "random ids of the senders" if options.random_ids else "ids from places"
+            write_growth(kind, steps, servers.ROOT / "bench" / "results")
             _read(world)
         finally:
             world.close()

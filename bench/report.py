@@ -1,4 +1,4 @@
-"""The benchmark's table, its JSON, and its plot in docs/."""
+"""The benchmarks' tables, their JSON, and their plots in docs/."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +11,7 @@ import orjson
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-_PLOT = Path(__file__).parents[1] / "docs" / "bench.png"
+_DOCS = Path(__file__).parents[1] / "docs"
 
 
 def write(figures: Sequence[Any], directory: Path, messages: int) -> None:
@@ -34,8 +34,28 @@ def write(figures: Sequence[Any], directory: Path, messages: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     content = {"messages": messages, "runs": [asdict(one) for one in figures]}
     (directory / "bench.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    _plot(rates, _PLOT)
-    print(f"\nwritten: {directory}/bench.json, {_PLOT}")
+    _plot(rates, _DOCS / "bench.png")
+    print(f"\nwritten: {directory}/bench.json, {_DOCS}/bench.png")
+
+
+def write_growth(name: str, steps: Sequence[Any], directory: Path) -> None:
+    """Add the steps of one kind of ids to growth.json in `directory`, and plot all kinds that are in it."""
+    file = directory / "growth.json"
+    kinds = orjson.loads(file.read_bytes()) if file.exists() else {}
+    kinds[name] = [step._asdict() for step in steps]
+    file.write_bytes(orjson.dumps(kinds, option=orjson.OPT_INDENT_2))
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    titles = {"per_second": "messages per second", "cpu_seconds_per_million": "PostgreSQL, CPU seconds a million"}
+    for (field, title), place in zip(titles.items(), axes, strict=True):
+        for kind, points in kinds.items():
+            place.plot([one["millions"] for one in points], [one[field] for one in points], marker=".", label=kind)
+        place.set_title(title, fontsize=10)
+        place.set_xlabel("millions stored")
+        place.set_ylim(bottom=0)
+        place.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(_DOCS / "growth.png", dpi=150)
 
 
 def _plot(rates: dict[str, float], file: Path) -> None:

@@ -113,8 +113,7 @@ class Bridge:
 
     def _wait_for_results(self) -> None:
         """Read nothing for a moment. A short wait just does not poll; a long one pauses and keeps the membership."""
-        now = time.monotonic()
-        if now - self._backpressure.since > _PAUSE_AFTER_SECONDS:
+        if time.monotonic() - self._backpressure.since > _PAUSE_AFTER_SECONDS:
             if not self._paused:
                 events.emit("partitions.paused", reason=self._backpressure.reason)
             self._paused = True
@@ -149,6 +148,7 @@ class Bridge:
                 self._stored(flight, result, now)
             case "retry":
                 self._handover.retry(flight, result.reason, now)
+                self._positions.failed(flight.claim)
             case "split":
                 self._split(flight, result, now)
             case "dead_letter":

@@ -13,6 +13,7 @@ from bridge.kafka.types import Committed, ConsumedRecord, Consumer, TopicPartiti
 from bridge.progress import Progress
 from bridge.reporter import Reporter
 from bridge.sources import Question
+from tasks.claim_check import Claim
 from tasks.observability import events, metrics
 from tasks.store.lost_records import Loss
 from tasks.store.spans import Source
@@ -75,6 +76,13 @@ class Positions:
     def next_span(self, partition: TopicPartition) -> tuple[str, int]:
         """The id of a partition's topic, and where its next batch begins; once it has begun."""
         return self._begins[partition].source.topic_id, self._progress.handed_over_until(partition)
+
+    def failed(self, claim: Claim) -> None:
+        """Take note of a batch that could not be stored yet."""
+        partition = TopicPartition(claim.topic, claim.partition)
+        source = Source(claim.topic, claim.topic_id, claim.partition)
+        if partition not in self._begins or self._begins[partition].source != source:
+            self._sources.register_gone(source, claim.begin)
 
     def read(self, polled: Mapping[TopicPartition, Sequence[ConsumedRecord]], now: float) -> None:
         """Take note of records as a poll returned them."""

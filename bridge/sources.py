@@ -32,6 +32,7 @@ class Sources:
         """`wake` makes the reporter's thread call `look` soon."""
         self._wake = wake
         self._questions: Mapping[TopicPartition, Question] = {}
+        self._gone: dict[Source, int] = {}
         self.answer = Answer()  # replaced as a whole, because another thread reads it
 
     def ask(self, questions: Mapping[TopicPartition, Question]) -> None:
@@ -41,8 +42,17 @@ class Sources:
         if any(question.source not in known for question in questions.values()):
             self._wake()
 
+    def register_gone(self, source: Source, begin: int) -> None:
+        """Register once more a source that nobody asks for: its topic was recreated, and a batch of it failed.
+
+        A PostgreSQL that was restored may not know it, and stores the batch only if it does.
+        """
+        self._gone.setdefault(source, begin)
+
     def look(self) -> None:
         """Ask PostgreSQL. Raises peewee.DatabaseError."""
-        questions = self._questions
-        begins = {question.source: question.begin for question in questions.values()}
+        questions, gone = self._questions, dict(self._gone)
+        begins = gone | {question.source: question.begin for question in questions.values()}
         self.answer = Answer(questions, spans.stored_until(begins) if begins else {})
+        for source in gone:
+            del self._gone[source]

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peewee import SQL, ModelSelect, Tuple
 
@@ -22,12 +22,7 @@ _PAGE_BYTES = 8_000_000
 _LOOKED_AT = 20_000  # messages for one page: 50 ms while PostgreSQL has them in memory
 _FEW = 10_000  # up to this many matches, sorting is faster than scanning from the newest message
 # The planner expects a materialized query to be read whole, so it uses the index; it is executed only as far as needed.
-_HAS_FEW = """
-    WITH matches AS MATERIALIZED (
-        SELECT 1 FROM message WHERE stored_at >= %s AND stored_at < %s AND payload @> %s::jsonb
-    )
-    SELECT count(*) <= %s FROM (SELECT 1 FROM matches LIMIT %s) few
-"""
+_COUNT_FEW = "WITH matches AS MATERIALIZED ({matches}) SELECT count(*) FROM (SELECT 1 FROM matches LIMIT %s) few"
 _LAST = """
     WITH looked AS MATERIALIZED ({looked})
     SELECT (SELECT count(*) FROM looked), last.*
@@ -49,8 +44,8 @@ class Filter:
     contains: str | None = None  # JSON that the payload contains
 
     def searches(self) -> bool:
-        """Whether messages must be looked at that may not match, because the indexes restrict only time and key."""
-        return any(value is not None for value in (self.type, self.topic, self.partition, self.contains))
+        """Whether messages must be looked at that may not match, because the order of time restricts nothing else."""
+        return any(value is not None for value in (self.type, self.key, self.topic, self.partition, self.contains))
 
 
 class Page(NamedTuple):
@@ -101,15 +96,19 @@ def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAG
     Raises peewee.DatabaseError.
     """
     messages: list[StoredMessage] = []
-    by_payload = query.contains is not None and payload_index.exists()
+    indexed = _indexed(query)
     to_look_at = _LOOKED_AT
     until = query.until if after is None else after.time + timedelta(microseconds=1)
     for leaf in leaves.newest_first(query.since, until):
+        matches = _count_few(indexed, leaf) if indexed else None
+        if matches == 0:
+            continue
+        few = matches is not None and matches <= _FEW
         looked = None
-        if not by_payload and query.searches():
+        if not few and query.searches():
             looked_at, looked = _look_ahead(query, after, leaf, to_look_at)
             to_look_at -= looked_at
-        select = _select(query, after, looked, leaf, limit - len(messages), by_payload)
+        select = _select(query, after, looked, leaf, limit - len(messages), few)
         rows, cut = rows_within(*select.sql(), most_bytes)
         messages += map(StoredMessage._make, rows)
         most_bytes -= size(rows)
@@ -128,9 +127,7 @@ def ping() -> None:
 def _look_ahead(query: Filter, after: Keyset | None, leaf: Leaf, most: int) -> tuple[int, Keyset | None]:
     """How many messages of a leaf a page looks at, and the last of them; None if it can look at all."""
     time = Message.stored_at
-    select = _of_key(
-        _within(narrowed(Message.select(time, Message.id), (), time, query.since, query.until), leaf), query
-    )
+    select = _within(narrowed(Message.select(time, Message.id), (), time, query.since, query.until), leaf)
     if after is not None:
         select = select.where(Tuple(time, Message.id) < Tuple(*after))
     looked = select.order_by(time.desc(), Message.id.desc()).limit(most).sql()
@@ -139,15 +136,15 @@ def _look_ahead(query: Filter, after: Keyset | None, leaf: Leaf, most: int) -> t
 
 
 def _select(
-    query: Filter, after: Keyset | None, looked_at: Keyset | None, leaf: Leaf, limit: int, by_payload: bool
+    query: Filter, after: Keyset | None, looked_at: Keyset | None, leaf: Leaf, limit: int, few: bool
 ) -> "ModelSelect[Message]":
     select = _within(_matching(query), leaf)
-    if by_payload and _has_few(query.contains or "", leaf):
-        # The planner assumes that one message in a hundred contains any value, and would search from the newest
-        # message on; for a rare value that reads the whole leaf.
-        few = select.cte("few", materialized=True)
-        select = Message.select(*(getattr(few.c, name) for name in COLUMNS)).from_(few).with_cte(few)
-        time, key = few.c.stored_at, few.c.id
+    if few:
+        # The planner does not know how rare a value is, and would search from the newest message on; for a rare one
+        # that reads the whole leaf.
+        matches = select.cte("matches", materialized=True)
+        select = Message.select(*(getattr(matches.c, name) for name in COLUMNS)).from_(matches).with_cte(matches)
+        time, key = matches.c.stored_at, matches.c.id
     else:
         time, key = Message.stored_at, Message.id
     if after is not None:
@@ -157,8 +154,18 @@ def _select(
     return select.order_by(time.desc(), key.desc()).limit(limit)
 
 
-def _has_few(contains: str, leaf: Leaf) -> bool:
-    return bool(database.execute_sql(_HAS_FEW, (leaf.begin, leaf.end, contains, _FEW, _FEW + 1)).fetchone()[0])
+def _indexed(query: Filter) -> list[Any]:
+    """The conditions of a filter that an index serves, which is not one of times."""
+    conditions = [] if query.key is None else _of_key(query.key)
+    if query.contains is not None and payload_index.exists():
+        conditions.append(_of_payload(query.contains))
+    return conditions
+
+
+def _count_few(indexed: list[Any], leaf: Leaf) -> int:
+    """How many messages of a leaf meet these conditions; no further than just over _FEW."""
+    matches, values = _within(Message.select(SQL("1")).where(*indexed), leaf).sql()
+    return int(database.execute_sql(_COUNT_FEW.format(matches=matches), [*values, _FEW + 1]).fetchone()[0])
 
 
 def _within(select: "ModelSelect[Message]", leaf: Leaf) -> "ModelSelect[Message]":
@@ -172,16 +179,18 @@ def _matching(query: Filter) -> "ModelSelect[Message]":
         (Message.topic, query.topic),
         (Message.partition, query.partition),
     )
-    select = _of_key(narrowed(select, wanted, Message.stored_at, query.since, query.until), query)
+    select = narrowed(select, wanted, Message.stored_at, query.since, query.until)
+    if query.key is not None:
+        select = select.where(*_of_key(query.key))
     if query.contains is not None:
-        select = select.where(SQL("payload @> %s::jsonb", [query.contains]))
+        select = select.where(_of_payload(query.contains))
     return select
 
 
-def _of_key(select: "ModelSelect[Message]", query: Filter) -> "ModelSelect[Message]":
-    """By the hash, which the index has; the key itself is then compared as well."""
-    if query.key is None:
-        return select
-    return select.where(
-        SQL("hashtextextended(key, 0) = hashtextextended(%s, 0)", [query.key]), Message.key == query.key
-    )
+def _of_key(key: str) -> list[Any]:
+    """Its hash, which the index has; and the key itself."""
+    return [SQL("hashtextextended(key, 0) = hashtextextended(%s, 0)", [key]), Message.key == key]
+
+
+def _of_payload(contained: str) -> SQL:
+    return SQL("payload @> %s::jsonb", [contained])

@@ -43,6 +43,25 @@ def test_types_and_keys_of_any_length_are_stored_and_found(tables: World, client
     assert not messages.page(messages.Filter(key=key[1:]), None, 2).messages
 
 
+@pytest.mark.parametrize("few", [0, 10, 10_000])
+def test_a_key_with_few_messages_is_read_as_one_with_many(
+    client: FlaskClient, rows: list[str], monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    wanted = ids(client.get("/messages?key=k3"))
+    monkeypatch.setattr(messages, "_FEW", few)
+    monkeypatch.setattr(messages, "_LOOKED_AT", 5)
+    found: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = body(
+            client.get("/messages", query_string={"key": "k3", "limit": 2, **({"cursor": cursor} if cursor else {})})
+        )
+        found += [message["id"] for message in page["messages"]]
+        cursor = page["next"]
+    assert found == wanted == [one for one in rows if one in wanted]
+    assert len(found) == 6
+
+
 def test_pages_follow_each_other_without_gap_or_repetition_under_writes(
     ready: World, client: FlaskClient, rows: list[str]
 ) -> None:
