@@ -131,7 +131,11 @@ def _look_ahead(query: Filter, after: Keyset | None, leaf: Leaf, most: int) -> t
     if after is not None:
         select = select.where(Tuple(time, Message.id) < Tuple(*after))
     looked = select.order_by(time.desc(), Message.id.desc()).limit(most).sql()
-    count, *last = database.execute_sql(_LAST.format(looked=looked[0]), looked[1]).fetchone()
+    with database.atomic():
+        # Where PostgreSQL has not counted a new leaf yet, it expects few messages, and would read and sort all.
+        database.execute_sql("SET LOCAL enable_sort = off")
+        count, *last = database.execute_sql(_LAST.format(looked=looked[0]), looked[1]).fetchone()
+        database.execute_sql("SET LOCAL enable_sort TO DEFAULT")
     return count, Keyset(*last) if count == most else None
 
 

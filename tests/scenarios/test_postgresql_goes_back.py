@@ -1,5 +1,6 @@
 """PostgreSQL is restored, or fails over to a standby that lagged: what it lacks is read from Kafka again."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from bootstrap.localstack.stack import Stack
 from tests.clients import events
-from tests.programs import ROOT, Program
+from tests.programs import ROOT, Program, signalled
 from tests.replication import Pair, pair
 from tests.statements import END_ALL_CONNECTIONS
 from tests.waiting import wait_until
@@ -88,3 +89,30 @@ def test_what_a_standby_lacks_is_read_again(servers: tuple[World, Pair]) -> None
     world.wait_for(2 * _COUNT)
     world.holds_exactly(made)
     wait_until(lambda: _is_said(pod), "it is said")
+
+
+def test_a_batch_of_a_topic_that_is_gone_is_stored_by_a_postgresql_that_never_knew_it(ready: World) -> None:
+    first, in_flight, second = events(100), events(100), events(100)
+    _back_up(ready)
+    pod = ready.consume()
+    ready.produce(list(first.values()))
+    ready.wait_for(100)
+    worker = pod.child("-m tasks")
+    frozen = [worker, *worker.children()]
+    for process in frozen:
+        signalled(process, signal.SIGSTOP)
+    ready.produce(list(in_flight.values()))
+    wait_until(lambda: _handed_over(pod) == 200, "the second hundred is in flight")
+    ready.recreate_topic()
+    ready.produce(list(second.values()))
+    wait_until(lambda: pod.lines("topic.recreated"), "the bridge knows")
+    _restore(ready)
+    for process in frozen:
+        signalled(process, signal.SIGCONT)
+    ready.wait_for(200)
+    ready.holds_exactly([*in_flight, *second])
+    assert not pod.lines("bridge.stuck")
+
+
+def _handed_over(pod: Program) -> int:
+    return sum(line["records"] for line in pod.lines("batch.handed_over") if line["attempt"] == 1)
