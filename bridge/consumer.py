@@ -178,11 +178,11 @@ class Bridge:
             self._watchdog.progressed_at = now
         if now >= self._next_status or self._positions.has_news():
             self._next_status = now + _STATUS_SECONDS
-            reads = self._backpressure.reason is None
-            self._positions.update(reads, now)
+            self._positions.update(self._backpressure.reason is None, now)
             wanted = self._consumer.assignment() - self._quarantine.partitions
             self._undelivered = self._topic_watch.undelivered(self._consumer, wanted)
-            self._watchdog.waits_for(self._undelivered, reads)
+            self._watchdog.waits_for(self._undelivered, reads=self._backpressure.reason is None)
+            self._watchdog.client_is_silent = self._consumer.is_silent()
             self._status = self._snapshot(now)
             self._gauges.update(self._backpressure, self._quarantine, now)
         if self._backpressure.changed(now):

@@ -56,7 +56,7 @@ def complaint(now: float, turned_at: float, progressed_at: float, limit: float) 
 
 
 class Watchdog(threading.Thread):
-    """Checks `turned_at` and `progressed_at`, which the loop updates, every second.
+    """Checks `turned_at`, `progressed_at` and `client_is_silent`, which the loop updates, every second.
 
     `progressed_at` is when a batch was stored, or when there was nothing to store, or a known reason not to store.
     While Kafka is away the limits do not apply, because the loop then waits inside the client; the outage is logged.
@@ -69,6 +69,7 @@ class Watchdog(threading.Thread):
     def __init__(self, limit_seconds: float, state: Callable[[], Mapping[str, Any]], topic_watch: TopicWatch) -> None:
         super().__init__(name="watchdog", daemon=True)
         self.turned_at = self.progressed_at = self._looked_at = time.monotonic()
+        self.client_is_silent = False
         self._stalled: Mapping[TopicPartition, Stall] = {}
         self._limit = limit_seconds
         self._state = state
@@ -95,6 +96,8 @@ class Watchdog(threading.Thread):
             reason = reason or stalled_too_long(self._stalled, self._limit, self._topic_watch.recreated)
             if self._topic_watch.hangs():
                 reason = "a request to Kafka about the topics has not ended"
+            if self.client_is_silent:
+                reason = "Kafka's client gives no sign of life"
             if reason and not self._stopping.is_set():
                 events.emit("bridge.stuck", reason=reason, **self._state())
                 os._exit(EXIT_FAILED)  # a thread that hangs would outlive sys.exit

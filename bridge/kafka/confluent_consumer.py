@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from operator import methodcaller
+from time import monotonic
 from typing import Any, NamedTuple
 
 import confluent_kafka
@@ -15,6 +16,8 @@ from tasks.errors import Unavailable
 from tasks.observability import events, metrics
 
 _CONNECT_SECONDS = 2.0
+_STATISTICS_SECONDS = 5.0
+_SILENT_SECONDS = 4 * _STATISTICS_SECONDS
 _CONFIGURATION: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -30,7 +33,7 @@ _CONFIGURATION: dict[str, Any] = {
     "fetch.max.bytes": 4 << 20,
     "queued.max.messages.kbytes": 8 << 10,  # limits what is prefetched, for all partitions together
     "fetch.queue.backoff.ms": 20,
-    "statistics.interval.ms": 5_000,
+    "statistics.interval.ms": int(_STATISTICS_SECONDS * 1000),
 }
 # If the name of a header is not UTF-8, the client returns a list with a hole, and leaves an exception behind. Then
 # Python raises SystemError; but not for `message.headers()`, which it calls directly once it is hot, and the hole ends
@@ -73,13 +76,14 @@ class ConfluentConsumer:
         self._assigned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
+        self._polled_at = self._heard_at = monotonic()
         self._client = Consumer(
             {
                 **_CONFIGURATION,
                 **configuration(settings),
                 "group.id": settings.kafka_group_id,
                 "on_commit": self._on_commit,
-                "stats_cb": _show,
+                "stats_cb": self._on_statistics,
             },
             logger=events.library_logger("librdkafka"),
         )
@@ -98,6 +102,10 @@ class ConfluentConsumer:
     def poll(
         self, timeout_ms: int = 0, max_records: int | None = None
     ) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+        now = monotonic()
+        if now - self._polled_at > _STATISTICS_SECONDS:
+            self._heard_at = now  # what it had to say meanwhile waits for this poll
+        self._polled_at = now
         # `consume` would wait until it has all it may return.
         first = self._client.poll(timeout_ms / 1000)
         if first is None:
@@ -158,6 +166,10 @@ class ConfluentConsumer:
         self._listener_of_commits = on_commit
         self._client.commit(offsets=_offsets(offsets), asynchronous=True)
 
+    def is_silent(self) -> bool:
+        # Statistics come from the thread that also leads the group and the brokers' threads.
+        return self._polled_at - self._heard_at > _SILENT_SECONDS
+
     def close(self) -> None:
         self._listener = self._listener_of_commits = None
         self._client.close()
@@ -186,6 +198,16 @@ class ConfluentConsumer:
             rejection = error or entry.error
             self._listener_of_commits({_ours(entry): entry.offset}, None if rejection is None else rejection.str())
 
+    def _on_statistics(self, statistics: str) -> None:
+        """Update the metrics (STATISTICS.md of librdkafka)."""
+        self._heard_at = monotonic()
+        found = orjson.loads(statistics)
+        partitions = (partition for topic in found["topics"].values() for partition in topic["partitions"].values())
+        metrics.FETCHED_BYTES.set(sum(partition["fetchq_size"] for partition in partitions))
+        for broker in found["brokers"].values():
+            if broker["nodeid"] >= 0:  # not the address that only the first connection used
+                metrics.KAFKA_SECONDS.set(broker["rtt"]["avg"] / 1_000_000, str(broker["nodeid"]))
+
     def _report(self, error: KafkaError) -> None:
         """Say once what keeps the client from reading; a fatal error ends the process, which is started again."""
         if error.fatal():
@@ -193,16 +215,6 @@ class ConfluentConsumer:
         if error.code() not in _SAID_ELSEWHERE and error.str() != self._reported:
             self._reported = error.str()
             events.emit("service.unavailable", service="kafka", reason=self._reported)
-
-
-def _show(statistics: str) -> None:
-    """Update the metrics from librdkafka's statistics (STATISTICS.md of librdkafka)."""
-    found = orjson.loads(statistics)
-    partitions = (partition for topic in found["topics"].values() for partition in topic["partitions"].values())
-    metrics.FETCHED_BYTES.set(sum(partition["fetchq_size"] for partition in partitions))
-    for broker in found["brokers"].values():
-        if broker["nodeid"] >= 0:  # not the address that only the first connection used
-            metrics.KAFKA_SECONDS.set(broker["rtt"]["avg"] / 1_000_000, str(broker["nodeid"]))
 
 
 def _record(message: Message) -> _Record:

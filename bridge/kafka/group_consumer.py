@@ -89,6 +89,9 @@ class GroupConsumer:
 
         self._client.commit_async(_offsets(offsets), callback=callback)
 
+    def is_silent(self) -> bool:
+        return False  # it has no thread that could stand still, but the caller's
+
     def close(self) -> None:
         self._client.close(autocommit=False)
 

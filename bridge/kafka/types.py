@@ -93,5 +93,9 @@ class Consumer(Protocol):
     def commit_async(self, offsets: Mapping[TopicPartition, Committed], on_commit: OnCommit) -> None:
         """Commit without waiting; a later poll calls `on_commit` with the offsets, and the reason of a rejection."""
 
+    def is_silent(self) -> bool:
+        """Whether the client gives no sign of life, though it is polled and needs no broker for one: it is broken."""
+        ...
+
     def close(self) -> None:
         """Leave the group without a commit."""

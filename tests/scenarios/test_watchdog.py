@@ -40,6 +40,15 @@ def wait():
 threading.Thread(target=wait, daemon=True).start()
 """
 
+# As if the thread of Kafka's client had stopped: it reports nothing.
+_SILENCE = """
+import confluent_kafka, os
+real = confluent_kafka.Consumer
+def make(options, **more):
+    return real({{**options, "statistics.interval.ms": 0}} if os.path.exists({!r}) else options, **more)
+confluent_kafka.Consumer = make
+"""
+
 
 def test_a_stuck_bridge_is_started_anew(ready: World) -> None:
     pod = ready.consume(watchdog_seconds=str(_LIMIT))
@@ -124,4 +133,19 @@ def test_a_bridge_whose_client_deadlocks_is_started_anew(ready: World, tmp_path:
     ready.wait_for(200, FROZEN_SECONDS + 60)
     ready.holds_exactly([*first, *second])
     assert pod.child("--only bridge").pid != bridge
+    assert pod.stop() == 0
+
+
+def test_a_bridge_whose_client_is_silent_is_started_anew(ready: World, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.touch()
+    (tmp_path / "sitecustomize.py").write_text(_SILENCE.format(str(silent)))
+    pod = ready.consume(pythonpath=str(tmp_path))
+    [stuck] = wait_until(lambda: pod.lines("bridge.stuck"), "the bridge gives up", 60)
+    assert stuck["reason"] == "Kafka's client gives no sign of life"
+    silent.unlink()
+    made = events(100)
+    ready.produce(list(made.values()))
+    ready.wait_for(100)
+    ready.holds_exactly(made)
     assert pod.stop() == 0
