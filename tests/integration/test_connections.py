@@ -85,7 +85,7 @@ def test_after_a_failure_of_the_server_older_connections_are_not_used_either(tab
 
 @pytest.mark.parametrize(
     "statement",
-    ["SELECT 1 / 0", "SELECT * FROM nowhere", "INSERT INTO schema_version (version, summary) VALUES (10, '')"],
+    ["SELECT 1 / 0", "SELECT * FROM nowhere", "INSERT INTO schema_version (version, summary) VALUES (11, '')"],
 )
 def test_what_a_statement_itself_did_wrong_costs_no_connection(tables: World, statement: str) -> None:
     before = session()
