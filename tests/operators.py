@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -18,6 +18,11 @@ from confluent_kafka.admin import (
 from tests.waiting import wait_until
 
 _SECONDS = 30
+_PASSING = {
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+}
 
 
 class Operators:
@@ -71,12 +76,22 @@ class Operators:
         return AdminClient({"bootstrap.servers": self.variables["KAFKA_BROKERS"], "log_level": 0})
 
     def ends(self, topic: str | None = None) -> dict[int, int]:
-        """The end offset of each partition."""
+        """The end offset of each partition; waits for leaders that have just taken over and do not know it yet."""
         name, admin = topic or self.topic, self._admin
+        return wait_until(lambda: _ends(admin, name), f"the leaders of {name} know its ends")
+
+
+def _ends(admin: Any, name: str) -> dict[int, int]:
+    """Empty while a leader does not know."""
+    try:
         found = admin.describe_topics(TopicCollection([name]))[name].result(_SECONDS)
         places = {TopicPartition(name, partition.id): OffsetSpec.latest() for partition in found.partitions}
         asked = admin.list_offsets(places)
         return {place.partition: future.result(_SECONDS).offset for place, future in asked.items()}
+    except KafkaException as error:
+        if error.args[0].code() not in _PASSING:
+            raise
+        return {}
 
 
 def _create(admin: Any, new: NewTopic) -> bool:
