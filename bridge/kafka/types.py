@@ -94,7 +94,7 @@ class Consumer(Protocol):
         """Commit without waiting; a later poll calls `on_commit` with the offsets, and the reason of a rejection."""
 
     def is_silent(self) -> bool:
-        """Whether the client gives no sign of life, though it is polled and needs no broker for one: it is broken."""
+        """Whether the client is broken: it is polled, and does not even report what it could without a broker."""
         ...
 
     def close(self) -> None:
