@@ -14,11 +14,9 @@ import redis
 
 from bench.victim import Victim
 from bootstrap.localstack.ports import free_port
-from tests.clients import execute
 from tests.programs import ABSENT, Program
-from tests.replication import base_backup, standby
+from tests.replication import base_backup, detach, port_of, promote, standby
 from tests.three_brokers import ThreeBrokers
-from tests.waiting import wait_until
 from tests.world import World
 
 
@@ -171,29 +169,22 @@ class Faults:
 
     def _restore(self) -> None:
         copy = self._world.stack.directory / "copy"
-        base_backup(self._postgresql_port(), copy)
+        base_backup(port_of(self._world.stack), copy)
         time.sleep(5)
         (copy / "standby.signal").unlink()
         self._exchange(copy)
 
     def _promote(self) -> None:
         copy, port = self._world.stack.directory / "copy", free_port()
-        base_backup(self._postgresql_port(), copy)
+        base_backup(port_of(self._world.stack), copy)
         server = standby(copy, port)
         server.start()
         server.wait()
-        place = f"postgresql://backend@127.0.0.1:{port}/postgres"
-        execute(place, "ALTER SYSTEM SET primary_conninfo = ''")
-        execute(place, "SELECT pg_reload_conf()")
-        receives = "SELECT count(*) FROM pg_stat_wal_receiver"
-        wait_until(lambda: execute(place, receives) == [(0,)], "the standby receives nothing more")
+        detach(port)
         time.sleep(5)
-        execute(place, "SELECT pg_promote(true, 30)")
+        promote(port)
         server.stop()
         self._exchange(copy)
-
-    def _postgresql_port(self) -> int:
-        return int(self._world.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
 
     def _exchange(self, copy: Path) -> None:
         """Let PostgreSQL go on with another data directory."""

@@ -71,54 +71,50 @@ class Pair:
     def synchronize(self) -> None:
         """Let commits on the primary wait until the standby has them, from now on."""
         state = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
-        wait_until(lambda: self._sql(self._primary, state), "the standby streams")
+        wait_until(lambda: _sql(self._primary, state), "the standby streams")
         self._set("synchronous_standby_names", "*")
-        wait_until(lambda: self._sql(self._primary, state) == [("sync",)], "the standby is synchronous")
+        wait_until(lambda: _sql(self._primary, state) == [("sync",)], "the standby is synchronous")
 
     def catch_up(self) -> None:
         """Wait until the standby has all that the primary has committed."""
         behind = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_insert_lsn()"
-        wait_until(lambda: self._sql(self._primary, behind) == [(1,)], "the standby has all")
+        wait_until(lambda: _sql(self._primary, behind) == [(1,)], "the standby has all")
 
     def part(self) -> None:
         """Let the standby receive nothing more."""
-        self._sql(self._standby, "ALTER SYSTEM SET primary_conninfo = ''")
-        self._sql(self._standby, "SELECT pg_reload_conf()")
+        detach(self._standby)
         streams = "SELECT count(*) FROM pg_stat_replication"
-        wait_until(lambda: self._sql(self._primary, streams) == [(0,)], "the standby is on its own")
+        wait_until(lambda: _sql(self._primary, streams) == [(0,)], "the standby is on its own")
 
     def fail_over(self) -> None:
         """Demote the primary, whose sessions stay open, promote the standby, and switch the address."""
         self._set("default_transaction_read_only", "on")
         shown = "SHOW default_transaction_read_only"
         # The server tells its sessions before it lets new ones see the setting.
-        wait_until(lambda: self._sql(self._primary, shown) == [("on",)], "the primary refuses writes")
-        now = self._sql(self._primary, "SELECT clock_timestamp()::text")[0][0]
+        wait_until(lambda: _sql(self._primary, shown) == [("on",)], "the primary refuses writes")
+        now = _sql(self._primary, "SELECT clock_timestamp()::text")[0][0]
         wait_until(lambda: self._is_idle_since(now), "transactions that began before are over")
-        self._sql(self._standby, "SELECT pg_promote(true, 30)")
+        promote(self._standby)
         self.forwarder.target = self._standby
         self._set("synchronous_standby_names", "")
 
     def sessions(self, database: str) -> int:
         """How many sessions the old primary has in a database."""
         count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-        return int(self._sql(self._primary, count, database)[0][0])
+        return int(_sql(self._primary, count, database)[0][0])
 
     def _is_idle_since(self, moment: str) -> bool:
-        return self._sql(self._primary, _OLDER_TRANSACTIONS, moment) == [(0,)]
+        return _sql(self._primary, _OLDER_TRANSACTIONS, moment) == [(0,)]
 
     def _set(self, name: str, value: str) -> None:
-        self._sql(self._primary, f"ALTER SYSTEM SET {name} = '{value}'")
-        self._sql(self._primary, "SELECT pg_reload_conf()")
-
-    def _sql(self, port: int, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return execute(f"postgresql://backend@127.0.0.1:{port}/postgres", statement, *values)
+        _sql(self._primary, f"ALTER SYSTEM SET {name} = '{value}'")
+        _sql(self._primary, "SELECT pg_reload_conf()")
 
 
 @contextmanager
 def pair(stack: Stack, directory: Path) -> Iterator[Pair]:
     """The two servers; `stack`, whose PostgreSQL is the primary, then has their common address."""
-    primary = int(stack.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
+    primary = port_of(stack)
     port = free_port()
     data = directory / "standby"
     base_backup(primary, data)
@@ -148,3 +144,25 @@ def standby(data: Path, port: int) -> ServerProcess:
     ready = [f"{postgresql()}/pg_isready", "-q", *place]
     log = data.with_suffix(".log")
     return ServerProcess("standby", run, log, lambda: subprocess.run(ready).returncode == 0, signal.SIGINT)
+
+
+def detach(port: int) -> None:
+    """Let the standby at `port` receive nothing more."""
+    _sql(port, "ALTER SYSTEM SET primary_conninfo = ''")
+    _sql(port, "SELECT pg_reload_conf()")
+    receivers = "SELECT count(*) FROM pg_stat_wal_receiver"
+    wait_until(lambda: _sql(port, receivers) == [(0,)], "the standby receives nothing more")
+
+
+def promote(port: int) -> None:
+    """Make the standby at `port` a primary."""
+    _sql(port, "SELECT pg_promote(true, 30)")
+
+
+def port_of(stack: Stack) -> int:
+    """The port of a stack's PostgreSQL."""
+    return int(stack.variables["DATABASE_URL"].rsplit("/", 1)[0].rsplit(":", 1)[1])
+
+
+def _sql(port: int, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    return execute(f"postgresql://backend@127.0.0.1:{port}/postgres", statement, *values)
