@@ -52,6 +52,11 @@ class Backpressure:
         self.reported: Reason | None = None  # the reason that was logged last; None: that the bridge reads
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
+    @property
+    def reads(self) -> bool:
+        """Whether the bridge reads."""
+        return self.reason is None
+
     def update(self, reason: Reason | None, now: float) -> None:
         """Set the reason of this turn of the loop; None: the bridge reads."""
         if reason != self.reason:

@@ -109,7 +109,7 @@ class Bridge:
     def _must_not_read(self) -> bool:
         now, size = time.monotonic(), self._batcher.size()
         self._backpressure.update(reason(self._settings, self._handover, size, bool(self._positions.failure(now))), now)
-        return self._backpressure.reason is not None
+        return not self._backpressure.reads
 
     def _wait_for_results(self) -> None:
         """Read nothing for a moment. A short wait just does not poll; a long one pauses and keeps the membership."""
@@ -178,10 +178,10 @@ class Bridge:
             self._watchdog.progressed_at = now
         if now >= self._next_status or self._positions.has_news():
             self._next_status = now + _STATUS_SECONDS
-            self._positions.update(self._backpressure.reason is None, now)
+            self._positions.update(self._backpressure.reads, now)
             wanted = self._consumer.assignment() - self._quarantine.partitions
             self._undelivered = self._topic_watch.undelivered(self._consumer, wanted)
-            self._watchdog.waits_for(self._undelivered, reads=self._backpressure.reason is None)
+            self._watchdog.waits_for(self._undelivered, self._backpressure.reads)
             self._watchdog.client_is_silent = self._consumer.is_silent()
             self._status = self._snapshot(now)
             self._gauges.update(self._backpressure, self._quarantine, now)

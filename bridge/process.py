@@ -16,8 +16,8 @@ from tasks.seal import of_deployment
 from tasks.worker import persist
 
 _STOP_SECONDS = DRAIN_SECONDS + 2
-# Objects between two looks for garbage. There are thousands of records in memory, which a look passes one by one and
-# which are no cycles: with Python's 700 a seventh of this process's time was spent so.
+# New objects between two garbage collections. Each collection visits the thousands of records in memory, which never
+# form cycles: with Python's default of 700 it took a seventh of this process's CPU time.
 _COLLECT_AFTER = 50_000
 
 

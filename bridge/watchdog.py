@@ -14,8 +14,8 @@ from tasks.observability import events
 
 _INTERVAL_SECONDS = 1.0
 FROZEN_SECONDS = 20.0  # Kafka gives the partitions of a bridge that says nothing to others after a third of this
-# Kafka's client ignores what it hears of a recreated topic if a broker that led the old one had failed (the epoch of
-# the leader goes back), and reads nothing of it for as long as it lives.
+# If a leader of the old topic had failed, the new topic's leaders have a lower epoch. Kafka's client then ignores them,
+# and returns no record of the new topic until the process is restarted.
 _RECREATED_SECONDS = 10.0
 
 

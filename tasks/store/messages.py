@@ -160,7 +160,9 @@ def _select(
 
 def _indexed(query: Filter) -> list[Any]:
     """The conditions of a filter that an index serves, which is not one of times."""
-    conditions = [] if query.key is None else _of_key(query.key)
+    conditions: list[Any] = []
+    if query.key is not None:
+        conditions += _of_key(query.key)
     if query.contains is not None and payload_index.exists():
         conditions.append(_of_payload(query.contains))
     return conditions

@@ -8,6 +8,7 @@ import peewee
 import pytest
 
 from tasks.store import connection
+from tasks.store.migrations import VERSION
 from tests.world import World
 
 _READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
@@ -85,7 +86,7 @@ def test_after_a_failure_of_the_server_older_connections_are_not_used_either(tab
 
 @pytest.mark.parametrize(
     "statement",
-    ["SELECT 1 / 0", "SELECT * FROM nowhere", "INSERT INTO schema_version (version, summary) VALUES (11, '')"],
+    ["SELECT 1 / 0", "SELECT * FROM nowhere", f"INSERT INTO schema_version (version, summary) VALUES ({VERSION}, '')"],
 )
 def test_what_a_statement_itself_did_wrong_costs_no_connection(tables: World, statement: str) -> None:
     before = session()
