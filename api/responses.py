@@ -1,6 +1,7 @@
 """JSON responses, and a stored message as JSON fields."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 from flask import Response
@@ -20,7 +21,7 @@ def json_response(value: Any, status: int = 200, location: str | None = None) ->
 
 def message_fields(message: StoredMessage) -> dict[str, Any]:
     """A message as JSON fields. Headers and payload are passed through as PostgreSQL returned them."""
-    return {
+    fields = {
         **message._asdict(),
         "id": str(message.id),
         "produced_at": message.produced_at and message.produced_at.isoformat(),
@@ -28,6 +29,13 @@ def message_fields(message: StoredMessage) -> dict[str, Any]:
         "headers": _fragment(message.headers),
         "payload": _fragment(message.payload),
     }
+    length = fields.pop("length")
+    return fields if length is None else {**fields, "too_large": {"bytes": length, "url": whole_url(message)}}
+
+
+def whole_url(message: StoredMessage) -> str:
+    """The path of the route that streams this message, however large it is."""
+    return f"/messages/{message.id}/whole?{urlencode({'topic': message.topic})}"
 
 
 def _fragment(text: str | None) -> orjson.Fragment | None:

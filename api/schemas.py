@@ -37,6 +37,13 @@ class Batch(BaseModel):
     items: list[Item] = Field(description="a result for each, in order")
 
 
+class TooLarge(BaseModel):
+    """Where a message of more than 2 MB of JSON text can be read; its headers and payload are null, its key is cut."""
+
+    bytes: int = Field(description="the size of its type, key, headers and payload as text")
+    url: str = Field(description="the path that streams it whole")
+
+
 class Message(BaseModel):
     """A stored message."""
 
@@ -50,6 +57,7 @@ class Message(BaseModel):
     stored_at: datetime = Field(description="when PostgreSQL stored it")
     headers: dict[str, Any] | None
     payload: Any = Field(description="the JSON value that was sent")
+    too_large: TooLarge | None = Field(None, description="only in a message that is too large to be shown")
 
 
 class Page(BaseModel):

@@ -40,10 +40,12 @@ _NOT_CONTENT = {"id": OUTBOX_HEADER, "others": [*CHANGING_HEADERS, OUTBOX_HEADER
 _KNOWN = f"""
     SELECT staged."offset", message."partition", message."offset",
         message.id IS NULL OR {_CONTENT.format("staged")} IS NOT DISTINCT FROM {_CONTENT.format("message")}
-    FROM staged LEFT JOIN (
-        SELECT message.* FROM message JOIN claim USING (id, topic, stored_at)
-        WHERE message.id = ANY (ARRAY(SELECT id FROM staged)) AND message.stored_at BETWEEN %(first)s AND %(last)s
-    ) AS message USING (id, topic)
+    FROM staged JOIN claim USING (id, topic) LEFT JOIN LATERAL (
+        SELECT * FROM message
+        WHERE message.stored_at = claim.stored_at AND message.id = staged.id AND message.topic = staged.topic
+            AND message.stored_at BETWEEN %(first)s AND %(last)s
+        OFFSET 0 -- so that each is looked up, in its leaf
+    ) AS message ON true
     WHERE (staged."partition", staged."offset", staged.produced_at)
         IS DISTINCT FROM (message."partition", message."offset", message.produced_at)
 """

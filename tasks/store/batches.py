@@ -155,11 +155,15 @@ def _stored_already(
     found = database.execute_sql(_DEAD_ALREADY, (list(map(str, offsets)),)).fetchall()
     stored = {offsets[uuid.UUID(str(row[0]))] for row in found}
     looked_up = set(offsets.values())
+    claimed: dict[uuid.UUID, int] = {}
     for one in dead:
         given = sender_id(one.record.headers, NO_BODY)
         if given is not None and one.record.offset in looked_up:
-            offsets[uuid.UUID(bytes=given)] = one.record.offset
-    places = stored_messages.places(offsets, since, until)
+            claimed[uuid.UUID(bytes=given)] = one.record.offset
+    places = [*stored_messages.places(offsets, since, until)]
+    if claimed:
+        places += stored_messages.claimed_places(topic, claimed)
+    offsets |= claimed
     return stored | {place[2] for key, place in places if place == (topic, partition, offsets[key])}
 
 

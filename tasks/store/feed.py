@@ -14,8 +14,8 @@ from tasks.errors import NotReady
 from tasks.store import leaves
 from tasks.store.connection import database
 from tasks.store.leaves import Leaf
+from tasks.store.message_rows import rows_within
 from tasks.store.models import COLUMNS, StoredMessage
-from tasks.store.rows import rows_within
 
 
 class Position(NamedTuple):
@@ -96,7 +96,7 @@ def after(position: Position, limit: int) -> list[tuple[Position, StoredMessage]
         if leaf.end < datetime.now(UTC) - _CLOSED_AFTER and _last_of_closed(leaf) <= position:
             continue
         values = (str(position.xact), position.id, running, leaf.begin, leaf.end, limit)
-        rows, cut = rows_within(_AFTER, values, _MOST_BYTES)
+        rows, cut = rows_within(_AFTER, values, _MOST_BYTES, "xact,")
         some = [(Position(int(row[0]), row[1]), StoredMessage._make(row[1:])) for row in rows]
         if cut and (end is None or some[-1][0] < end):
             end = some[-1][0]  # what follows in this leaf was not read

@@ -15,10 +15,11 @@ from peewee import SQL, ModelSelect, Tuple
 from tasks.store import leaves, payload_index
 from tasks.store.connection import database
 from tasks.store.leaves import Leaf
+from tasks.store.message_rows import rows_within, size
 from tasks.store.models import COLUMNS, Message, StoredMessage
-from tasks.store.rows import Keyset, narrowed, rows_within, size
+from tasks.store.rows import Keyset, narrowed
 
-_PAGE_BYTES = 8_000_000
+_PAGE_BYTES = 4_000_000
 _LOOKED_AT = 20_000  # messages for one page: 50 ms while PostgreSQL has them in memory
 _FEW = 10_000  # up to this many matches, sorting is faster than scanning from the newest message
 # The planner expects a materialized query to be read whole, so it uses the index; it is executed only as far as needed.
@@ -28,7 +29,18 @@ _LAST = """
     SELECT (SELECT count(*) FROM looked), last.*
     FROM (SELECT) one LEFT JOIN (SELECT * FROM looked ORDER BY stored_at, id LIMIT 1) last ON true
 """
+_OWN_ID_VERSION = 8  # of ids made from places
+_HAS_OWN_ID = SQL("get_byte(uuid_send(id), 6) >> 4 = 8")  # the condition of their index
 _CLAIMED = "SELECT max(stored_at) FROM claim WHERE id = %s AND (%s::text IS NULL OR topic = %s)"
+
+_CLAIMED_PLACES = """
+    SELECT message.id, message.topic, message."partition", message."offset"
+    FROM claim JOIN LATERAL (
+        SELECT * FROM message
+        WHERE message.stored_at = claim.stored_at AND message.id = claim.id AND message.topic = claim.topic OFFSET 0
+    ) AS message ON true
+    WHERE claim.topic = %s AND claim.id = ANY (%s::uuid[])
+"""
 
 
 @dataclass(frozen=True)
@@ -63,30 +75,41 @@ def find(message_id: uuid.UUID, topic: str | None = None) -> StoredMessage | Non
     select = _matching(Filter(topic=topic)).where(Message.id == message_id).order_by(Message.stored_at.desc()).limit(1)
     claimed = database.execute_sql(_CLAIMED, (message_id, topic, topic)).fetchone()[0]
     if claimed is not None:  # it came with its id, so it is known where it is
-        rows = database.execute_sql(*select.where(Message.stored_at == claimed).sql()).fetchall()
-    else:
-        found = (
-            database.execute_sql(*_within(select, leaf).sql()).fetchall() for leaf in leaves.newest_first(None, None)
-        )
+        rows, _ = rows_within(*select.where(Message.stored_at == claimed).sql(), 1)
+    elif message_id.version == _OWN_ID_VERSION:
+        select = select.where(_HAS_OWN_ID)
+        found = (rows_within(*_within(select, leaf).sql(), 1)[0] for leaf in leaves.newest_first(None, None))
         rows = next(filter(None, found), [])
+    else:
+        rows = []
     return StoredMessage._make(rows[0]) if rows else None
 
 
 def places(
     ids: Collection[uuid.UUID], since: datetime | None, until: datetime | None
 ) -> Iterator[tuple[uuid.UUID, tuple[str, int, int]]]:
-    """The ids that are stored, each with its topic, partition and offset. Raises peewee.DatabaseError.
+    """Of ids made from places, those that are stored, each with its topic, partition and offset.
 
-    Looks in the leaves of that time, from the newest on, until all are found.
+    Raises peewee.DatabaseError. Looks in the leaves of that time, from the newest on, until all are found.
     """
     missing = set(ids)
     for leaf in leaves.newest_first(since, until):
         if not missing:
             break
         select = _within(Message.select(Message.id, Message.topic, Message.partition, Message.offset), leaf)
-        for message_id, *place in database.execute_sql(*select.where(Message.id << list(missing)).sql()).fetchall():
+        select = select.where(Message.id << list(missing), _HAS_OWN_ID)
+        for message_id, *place in database.execute_sql(*select.sql()).fetchall():
             missing.discard(message_id)
             yield message_id, tuple(place)
+
+
+def claimed_places(topic: str, ids: Collection[uuid.UUID]) -> Iterator[tuple[uuid.UUID, tuple[str, int, int]]]:
+    """Of ids that came with their records, those stored for `topic`, each with its topic, partition and offset.
+
+    Raises peewee.DatabaseError.
+    """
+    for message_id, *place in database.execute_sql(_CLAIMED_PLACES, (topic, list(map(str, ids)))).fetchall():
+        yield message_id, tuple(place)
 
 
 def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAGE_BYTES) -> Page:

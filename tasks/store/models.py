@@ -28,7 +28,8 @@ class JsonTextField(Field):
 class StoredMessage(NamedTuple):
     """A row of `message`. Its fields are the columns that are read and written; no other list of them exists.
 
-    `headers` and `payload` are JSON text as PostgreSQL returns it, so that no number loses digits.
+    `headers` and `payload` are JSON text as PostgreSQL returns it, so that no number loses digits. If a message is too
+    large to be shown, they are None, `type` and `key` are cut, and `length` is set.
     """
 
     id: uuid.UUID
@@ -41,9 +42,10 @@ class StoredMessage(NamedTuple):
     stored_at: datetime
     headers: str | None
     payload: str | None
+    length: int | None = None  # no column: bytes of the text of a message that is too large to be shown
 
 
-COLUMNS = StoredMessage._fields
+COLUMNS = StoredMessage._fields[:-1]
 
 
 class Message(Model):

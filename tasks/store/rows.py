@@ -1,7 +1,7 @@
-"""Selects, reads and deletes many rows at a bounded cost: filters, keysets, limits in bytes, short transactions."""
+"""Selects and deletes many rows at a bounded cost: filters, keysets, short transactions."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,8 +12,6 @@ from tasks.store.connection import database
 
 Query = TypeVar("Query", bound=AnyQuery)
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
-_FETCHED_FIRST, _FETCHED_AT_ONCE = 5, 20  # few enough to fit in memory even if each row has the maximum size
-_LARGE_ROW = 50_000  # bytes
 
 
 class Keyset(NamedTuple):
@@ -58,29 +56,3 @@ def delete_batches(statement: str, before: datetime) -> Iterator[int]:
             return
         after = max((moment, str(row_id)) for moment, row_id in gone)
         yield len(gone)
-
-
-def size(rows: Iterable[Sequence[Any]]) -> int:
-    """The length of all text in the rows."""
-    return sum(len(value) for row in rows for value in row if isinstance(value, str))
-
-
-def rows_within(query: str, values: Sequence[Any], most_bytes: int) -> tuple[list[tuple[Any, ...]], bool]:
-    """The rows of a query until their text columns exceed `most_bytes`; and whether there may be more rows.
-
-    A LIMIT counts rows, and rows may be large: memory holds at most `most_bytes` and 20 rows.
-    """
-    rows: list[tuple[Any, ...]] = []
-    held, count, more = 0, _FETCHED_FIRST, True
-    with database.atomic():
-        database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {query}", values)
-        while held < most_bytes:
-            some = database.execute_sql(f"FETCH {count} FROM rows_within").fetchall()
-            rows += some
-            held += size(some)
-            more = len(some) == count
-            if not more:
-                break
-            count = _FETCHED_FIRST if held > _LARGE_ROW * len(rows) else _FETCHED_AT_ONCE
-        database.execute_sql("CLOSE rows_within")
-    return rows, more

@@ -103,7 +103,7 @@ def test_wrong_parameters_are_said_to_be(client: FlaskClient, query: str) -> Non
 
 
 def test_one_message_with_its_numbers_as_they_were_sent(ready: World, client: FlaskClient) -> None:
-    message_id = str(uuid.uuid4())
+    message_id = "00000000-0000-8000-8000-000000000001"  # as one made from a place
     ready.sql(
         'INSERT INTO message (id, topic, "partition", "offset", produced_at, payload)'
         " VALUES (%s, 't', 1, 2, now(), '{\"n\": 1.10, \"large\": 123456789012345678901234567890}')",
@@ -227,12 +227,12 @@ def test_an_index_serves_what_payloads_contain(ready: World, client: FlaskClient
 
 
 def test_a_message_can_be_waited_for(ready: World, client: FlaskClient) -> None:
-    message_id = uuid.uuid4()
+    message_id = "00000000-0000-8000-8000-000000000001"  # as one made from a place
     began = time.monotonic()
     assert client.get(f"/messages/{message_id}?wait=0.3").status_code == 404
     assert time.monotonic() - began < 5 * BUSY
     statement = 'INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, \'t\', 0, 0, now())'
-    late = threading.Timer(0.5, ready.sql, (statement, str(message_id)))
+    late = threading.Timer(0.5, ready.sql, (statement, message_id))
     late.start()
     assert client.get(f"/messages/{message_id}?wait=10").status_code == 200
     late.join()
