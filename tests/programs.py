@@ -22,6 +22,13 @@ NEVER = "600"  # the deadline of a batch, seconds, for tests that must not depen
 ABSENT = "(absent)"  # takes a variable away from a process
 
 
+def peak_bytes(process: psutil.Process) -> int:
+    """The most memory that a process ever had (VmHWM)."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 class Program:
     """A real process of ours; its log lines are JSON, one fact each."""
 

@@ -2,6 +2,7 @@
 
 import uuid
 from base64 import b64encode
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,7 @@ from api.services import services
 from bridge.redrive import Batch, redrive
 from tasks.store import bridge_status, dead_letters
 from tasks.store.dead_letters import Selection
+from tasks.store.message_rows import SHOWN_BYTES
 from tasks.store.models import DeadLetter
 from tasks.store.rows import Keyset
 
@@ -34,6 +36,7 @@ auth.needs(blueprint, "operate")
 bodies.bound(blueprint)
 slots.limit(blueprint, "operating")
 
+_SENT_AT_ONCE = 64_000  # that a slow client must read in time, or it is disconnected
 _ANSWER: dict[str | int | HTTPStatus, Any] = {200: {"description": "the result", "content": {"application/json": {}}}}
 
 
@@ -95,15 +98,33 @@ def get_page(query: DeadLetterQuery) -> Response:
 
 @blueprint.get("/dead-letters/<uuid:letter_id>", responses=_ANSWER)
 def get(path: DeadLetterPath) -> Response:
-    """A dead letter with its record as Kafka delivered it: bytes as base64, and as text if they are text."""
+    """A dead letter with its record as Kafka delivered it: bytes as base64, and as text if they are text.
+
+    A record of more than 2 MB is not shown; `too_large` has its size and the path that streams its value.
+    """
     with OPERATING.transaction():
-        letter = _found(path.letter_id)
+        letter, length = _found(path.letter_id)
+        if length > SHOWN_BYTES:
+            large = {"bytes": length, "url": f"/dead-letters/{letter.id}/value"}
+            return json_response({**dead_letters.fields(letter), "too_large": large})
+        letter = dead_letters.find(path.letter_id) or letter
     record = dead_letters.record_of(letter)
     headers = [[name, *_bytes(value).values()] for name, value in record.headers or ()]
     shown = {**dead_letters.fields(letter), "headers": headers}
     for name, raw in (("key", record.key), ("value", record.value)):
         shown |= {f"{name}_{kind}": value for kind, value in _bytes(raw).items()}
     return json_response(shown)
+
+
+@blueprint.get(
+    "/dead-letters/<uuid:letter_id>/value",
+    responses={200: {"description": "the value", "content": {"application/octet-stream": {}}}},
+)
+def get_value(path: DeadLetterPath) -> Response:
+    """Stream the value of a dead letter as Kafka delivered it, however large it is."""
+    with OPERATING.transaction():
+        _found(path.letter_id)
+    return Response(_value(path.letter_id), content_type="application/octet-stream")
 
 
 @blueprint.post("/dead-letters/<uuid:letter_id>/redrive", responses=_ANSWER)
@@ -158,15 +179,26 @@ def _redriven(selection: Selection, most: int) -> Batch:
     return done
 
 
-def _found(letter_id: uuid.UUID) -> DeadLetter:
-    letter = dead_letters.find(letter_id)
-    if letter is None:
+def _value(letter_id: uuid.UUID) -> Iterator[bytes]:
+    pieces = dead_letters.value_of(letter_id)
+    while True:  # a transaction for each: a slow client must not keep one
+        with OPERATING.transaction():
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        for start in range(0, len(piece), _SENT_AT_ONCE):
+            yield piece[start : start + _SENT_AT_ONCE]
+
+
+def _found(letter_id: uuid.UUID) -> tuple[DeadLetter, int]:
+    found = dead_letters.find_without_bytes(letter_id)
+    if found is None:
         raise Problem(404, "not-found", "No such dead letter", f"There is no dead letter {letter_id}.")
-    return letter
+    return found
 
 
 def _waiting(letter_id: uuid.UUID) -> None:
-    state = _found(letter_id).state
+    state = _found(letter_id)[0].state
     if state != "waiting":
         raise _handled(letter_id, f"{state} already")
 

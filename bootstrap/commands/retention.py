@@ -1,4 +1,4 @@
-"""`retention`: drops the leaves of old messages, and deletes old dead letters, so that no writer waits."""
+"""`retention`: drops the leaves of old messages, deletes old ids and dead letters, so that no writer waits."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,8 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
         if settings.retention_days:
             oldest = _days_ago(settings.retention_days)
             messages = _delete_messages(oldest, dry_run)
+        if settings.dedupe_days and not dry_run:
+            sum(claims.delete_before(_days_ago(settings.dedupe_days)))
         if settings.dead_letter_retention_days:
             oldest = _days_ago(settings.dead_letter_retention_days)
             letters = (

@@ -165,6 +165,9 @@ class Settings:
     )
 
     retention_days: int = _setting("0", parsers.days, "age at which messages are deleted, days; 0: never", "retention")
+    dedupe_days: int = _setting(
+        "0", parsers.days, "age at which the ids of senders are forgotten, days; 0: that of their messages", "retention"
+    )
     dead_letter_retention_days: int = _setting(
         "0", parsers.days, "age at which redriven or discarded dead letters are deleted, days; 0: never", "retention"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import orjson
@@ -21,6 +22,9 @@ from tasks.store.rows import Keyset, delete_batches, narrowed
 Letters: TypeAlias = "ModelSelect[DeadLetter]"
 
 _BYTES = (DeadLetter.key, DeadLetter.value, DeadLetter.headers)
+_FIELDS = tuple(field for field in DeadLetter._meta.sorted_fields if field not in _BYTES)
+_CLAIMED_BYTES = 8_000_000  # of the letters of a claim, but for a single one that is larger
+_PIECE_BYTES = 4_000_000
 _DISCARD_ROWS = 5_000  # in one transaction, which is short enough that nobody waits for it
 
 _DELETE_HANDLED = """
@@ -61,6 +65,27 @@ def find(letter_id: uuid.UUID) -> DeadLetter | None:
     return DeadLetter.get_or_none(DeadLetter.id == letter_id)
 
 
+def find_without_bytes(letter_id: uuid.UUID) -> tuple[DeadLetter, int] | None:
+    """The dead letter with this id, and how many bytes its key, value and headers have, which are not read."""
+    letter = DeadLetter.select(*_FIELDS).where(DeadLetter.id == letter_id).first()
+    if letter is None:
+        return None
+    columns = (DeadLetter.key, DeadLetter.value, DeadLetter.headers.cast("text"))
+    lengths = DeadLetter.select(*map(fn.octet_length, columns)).where(DeadLetter.id == letter_id).tuples().first()
+    return letter, sum(length or 0 for length in lengths)
+
+
+def value_of(letter_id: uuid.UUID) -> Iterator[bytes]:
+    """The value of a dead letter in pieces of 4 MB, each read when it is asked for; none without a value."""
+    begin, piece = 1, b""
+    while begin == 1 or len(piece) == _PIECE_BYTES:
+        part = fn.substring(DeadLetter.value, begin, _PIECE_BYTES)
+        piece = bytes(DeadLetter.select(part).where(DeadLetter.id == letter_id).scalar() or b"")
+        if piece:
+            yield piece
+        begin += len(piece)
+
+
 def find_unsolved(message_id: uuid.UUID, topic: str | None = None) -> DeadLetter | None:
     """The dead letter with this message id, or with this id of its own, unless it was redriven."""
     same = (DeadLetter.message_id == message_id) | (DeadLetter.id == message_id)
@@ -77,8 +102,7 @@ def states(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
 
 def page(selection: Selection, limit: int, before: Keyset | None = None) -> list[DeadLetter]:
     """The newest `limit` dead letters without their bytes, newest first, older than the keyset `before`."""
-    columns = [field for field in DeadLetter._meta.sorted_fields if field not in _BYTES]
-    query = _narrowed(DeadLetter.select(*columns), selection)
+    query = _narrowed(DeadLetter.select(*_FIELDS), selection)
     if before is not None:
         query = query.where(Tuple(DeadLetter.dead_at, DeadLetter.id) < Tuple(*before))
     return list(query.order_by(DeadLetter.dead_at.desc(), DeadLetter.id.desc()).limit(limit))
@@ -95,14 +119,18 @@ def groups(selection: Selection) -> list[Group]:
 def claim(selection: Selection, after: Keyset | None, limit: int) -> list[DeadLetter]:
     """Up to `limit` dead letters with their bytes, oldest first, younger than the keyset `after` (dead_at, id).
 
-    The caller's transaction locks them until it ends, and skips those that another transaction holds,
-    so two operators at once never handle the same dead letter.
+    Fewer if their values have more than 8 MB; at least one if there is any. The caller's transaction locks them until
+    it ends, and skips those that another transaction holds, so two operators at once never handle the same one.
     """
-    query = _narrowed(DeadLetter.select(), selection)
+    query = _narrowed(DeadLetter.select(DeadLetter.id, fn.octet_length(DeadLetter.value)), selection)
     if after is not None:
         query = query.where(Tuple(DeadLetter.dead_at, DeadLetter.id) > Tuple(*after))
     oldest_first = query.order_by(DeadLetter.dead_at, DeadLetter.id).limit(limit)
-    return list(oldest_first.for_update(skip_locked=True))
+    locked = list(oldest_first.for_update(skip_locked=True).tuples())
+    totals = accumulate(length or 0 for _, length in locked)
+    few = [letter_id for (letter_id, _), total in zip(locked, totals, strict=True) if total <= _CLAIMED_BYTES]
+    ids = few or [letter_id for letter_id, _ in locked[:1]]
+    return list(DeadLetter.select().where(DeadLetter.id.in_(ids)).order_by(DeadLetter.dead_at, DeadLetter.id))
 
 
 def mark_redriven(ids: Sequence[uuid.UUID]) -> None:

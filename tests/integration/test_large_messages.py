@@ -2,9 +2,7 @@
 
 import csv
 import io
-import re
 import uuid
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,6 +12,7 @@ import requests
 
 from tasks.message import Record
 from tasks.store import batches
+from tests.programs import peak_bytes
 from tests.records import store_all
 from tests.waiting import wait_until
 from tests.world import World
@@ -49,14 +48,6 @@ def _pages(world: World) -> list[dict[str, Any]]:
     return found
 
 
-def _peak(process: psutil.Process) -> int:
-    """The most memory that the process ever had, in bytes (VmHWM)."""
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) * 1024
-
-
 def test_a_message_that_is_too_large_says_where_it_is_whole(tables: World, process: psutil.Process) -> None:
     before = process.memory_info().rss
     _store(_GROWS, 25, key=b"k" * 300)
@@ -73,7 +64,7 @@ def test_a_message_that_is_too_large_says_where_it_is_whole(tables: World, proce
     assert whole["payload"] == [1e308] * _NUMBERS
     assert (whole["key"], whole["headers"]) == ("k" * 300, {"a": "b"})
     assert whole.keys() == shown.keys() - {"too_large"}
-    assert _peak(process) - before < _MOST
+    assert peak_bytes(process) - before < _MOST
 
 
 def test_pages_of_wide_text_need_little_memory(tables: World, process: psutil.Process) -> None:
@@ -81,7 +72,7 @@ def test_pages_of_wide_text_need_little_memory(tables: World, process: psutil.Pr
     _store(_WIDE, 30)
     found = _pages(tables)
     assert len({message["id"] for message in found if len(message["payload"]) == 1_900_001}) == 30
-    assert _peak(process) - before < _MOST
+    assert peak_bytes(process) - before < _MOST
 
 
 def test_exports_have_the_whole_message(tables: World, process: psutil.Process) -> None:
@@ -95,7 +86,7 @@ def test_exports_have_the_whole_message(tables: World, process: psutil.Process) 
     cells = [row["payload"] for row in csv.DictReader(io.StringIO(table))]
     assert cells[:2] == ['{"small": 1}'] * 2
     assert cells[2:] == [f"/messages/{line['id']}/whole?topic=topic" for line in lines[2:]]
-    assert _peak(process) - before < _MOST
+    assert peak_bytes(process) - before < _MOST
 
 
 def test_listeners_get_the_path_of_a_message_that_is_too_large(tables: World, process: psutil.Process) -> None:
@@ -115,7 +106,7 @@ def test_listeners_get_the_path_of_a_message_that_is_too_large(tables: World, pr
         wait_until(_five, "five events are there")
     assert [event["payload"] for event in events] == [None] * 5
     assert all("too_large" in event for event in events)
-    assert _peak(process) - before < _MOST
+    assert peak_bytes(process) - before < _MOST
 
 
 def test_nothing_is_streamed_of_a_message_that_is_not_stored(tables: World, process: psutil.Process) -> None:

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from tests.programs import peak_bytes
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -119,6 +120,20 @@ def test_large_ones_fill_the_queue_and_wait_for_room(ready: World) -> None:
     assert post(ready, "/redrive", {"limit": 5}) == (200, {"redriven": 5, "failed": {}})
     assert run(ready, "--all", publish_queue_bytes="4000000") == (0, "redriven 4, failed 0", "")
     assert partition_sizes(ready) == [3, 3, 3]
+
+
+def test_a_large_one_is_streamed_and_many_are_redriven_in_little_memory(ready: World) -> None:
+    process = ready.serve(web_processes="1").family()[-1]
+    assert post(ready, "/redrive", {"limit": 1}) == (200, {"redriven": 0, "failed": {}})
+    before = process.memory_info().rss
+    letters = [bury(ready, _LARGE, number % 3) for number in range(12)]
+    url = f"{ready.url}/dead-letters/{letters[0]}"
+    shown = requests.get(url, timeout=30).json()
+    assert shown["too_large"] == {"bytes": len(_LARGE), "url": f"/dead-letters/{letters[0]}/value"}
+    assert requests.get(f"{url}/value", timeout=30).content == _LARGE
+    assert requests.get(f"{ready.url}/dead-letters/{uuid.uuid4()}/value", timeout=30).status_code == 404
+    assert post(ready, "/redrive", {"limit": 100}) == (200, {"redriven": 12, "failed": {}})
+    assert peak_bytes(process) - before < 64 << 20
 
 
 def test_one_that_is_too_large_for_the_broker_waits_and_stops_no_other(ready: World, admin: AdminClient) -> None:

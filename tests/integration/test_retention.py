@@ -56,6 +56,18 @@ def test_only_what_is_old_is_deleted(ready: World) -> None:
     assert ready.count() == 2
 
 
+def test_ids_are_forgotten_before_their_messages(tables: World) -> None:
+    headers = [("message-id", b"10000000-0000-4000-a000-000000000001")]
+    first, again = (Record("topic", 0, offset, 1, None, b"{}", headers) for offset in (0, 1))
+    assert store_all(store, [first]).stored == 1
+    for days, stored in ((9, 0), (7, 1)):
+        tables.sql("UPDATE claim SET stored_at = now() - interval '8 days'")
+        assert outcome(tables, "--dedupe-days", str(days)) == (0, 0)
+        assert store_all(store, [again]).stored == stored
+        again = again._replace(offset=again.offset + 1)
+    assert tables.count() == 2
+
+
 def test_of_dead_letters_only_handled_ones_are_deleted(ready: World) -> None:
     for state in ("waiting", "redriven", "discarded"):
         dead_letter(ready, state, days=8)
