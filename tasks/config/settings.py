@@ -165,9 +165,7 @@ class Settings:
     )
 
     retention_days: int = _setting("0", parsers.days, "age at which messages are deleted, days; 0: never", "retention")
-    dedupe_days: int = _setting(
-        "0", parsers.days, "age at which the ids of senders are forgotten, days; 0: that of their messages", "retention"
-    )
+    dedupe_days: int = _setting("0", parsers.days, "age at which ids are forgotten, days; 0: as messages", "retention")
     dead_letter_retention_days: int = _setting(
         "0", parsers.days, "age at which redriven or discarded dead letters are deleted, days; 0: never", "retention"
     )

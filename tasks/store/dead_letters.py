@@ -126,7 +126,8 @@ def claim(selection: Selection, after: Keyset | None, limit: int) -> list[DeadLe
     if after is not None:
         query = query.where(Tuple(DeadLetter.dead_at, DeadLetter.id) > Tuple(*after))
     oldest_first = query.order_by(DeadLetter.dead_at, DeadLetter.id).limit(limit)
-    locked = list(oldest_first.for_update(skip_locked=True).tuples())
+    rows: Any = oldest_first.for_update(skip_locked=True).tuples()
+    locked: list[tuple[uuid.UUID, int | None]] = list(rows)
     totals = accumulate(length or 0 for _, length in locked)
     few = [letter_id for (letter_id, _), total in zip(locked, totals, strict=True) if total <= _CLAIMED_BYTES]
     ids = few or [letter_id for letter_id, _ in locked[:1]]

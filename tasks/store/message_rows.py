@@ -12,7 +12,7 @@ from tasks.store.models import COLUMNS, StoredMessage
 
 SHOWN_BYTES = 2_000_000  # of text: of a larger message only the beginning is read
 _BEGINNING = 200  # characters of its type and key
-_FETCHED_AT_ONCE = 20
+_FETCHED_AT_ONCE = 50
 _PIECE_BYTES = 4_000_000
 _WITHIN = f"""
     SELECT {{more}} id, CASE WHEN cut THEN left(type, {_BEGINNING}) ELSE type END,
@@ -57,7 +57,7 @@ def rows_within(
     """The rows of a query on `message` until their text exceeds `most_bytes`; and whether there may be more rows.
 
     A row has the columns of `StoredMessage`, after those of `more_columns`, such as `xact,`. A LIMIT counts rows, and
-    rows may be large: memory holds at most `most_bytes`, a message, and 20 small rows.
+    rows may be large: memory holds at most `most_bytes`, a message, and 50 small rows.
     """
     rows: list[tuple[Any, ...]] = []
     held, more = 0, True

@@ -14,7 +14,7 @@ from peewee import SQL, ModelSelect, Tuple
 
 from tasks.store import leaves, payload_index
 from tasks.store.connection import database
-from tasks.store.leaves import Leaf
+from tasks.store.leaves import Period
 from tasks.store.message_rows import rows_within, size
 from tasks.store.models import COLUMNS, Message, StoredMessage
 from tasks.store.rows import Keyset, narrowed
@@ -72,17 +72,25 @@ def find(message_id: uuid.UUID, topic: str | None = None) -> StoredMessage | Non
 
     Raises peewee.DatabaseError.
     """
-    select = _matching(Filter(topic=topic)).where(Message.id == message_id).order_by(Message.stored_at.desc()).limit(1)
-    claimed = database.execute_sql(_CLAIMED, (message_id, topic, topic)).fetchone()[0]
-    if claimed is not None:  # it came with its id, so it is known where it is
-        rows, _ = rows_within(*select.where(Message.stored_at == claimed).sql(), 1)
-    elif message_id.version == _OWN_ID_VERSION:
-        select = select.where(_HAS_OWN_ID)
-        found = (rows_within(*_within(select, leaf).sql(), 1)[0] for leaf in leaves.newest_first(None, None))
-        rows = next(filter(None, found), [])
-    else:
-        rows = []
+    stored_at = _stored_at(message_id, topic)
+    if stored_at is None:
+        return None
+    select = _matching(Filter(topic=topic)).where(Message.id == message_id, Message.stored_at == stored_at).limit(1)
+    rows, _ = rows_within(*select.sql(), 1)
     return StoredMessage._make(rows[0]) if rows else None
+
+
+def _stored_at(message_id: uuid.UUID, topic: str | None) -> datetime | None:
+    """When the newest message with this id was stored."""
+    claimed: datetime | None = database.execute_sql(_CLAIMED, (message_id, topic, topic)).fetchone()[0]
+    if claimed is not None or message_id.version != _OWN_ID_VERSION:
+        return claimed
+    # Not max(stored_at), for which PostgreSQL might read the index of times backwards.
+    select = Message.select(Message.stored_at).where(Message.id == message_id, _HAS_OWN_ID)
+    if topic is not None:
+        select = select.where(Message.topic == topic)
+    found = (database.execute_sql(*_within(select, period).sql()).fetchall() for period in leaves.periods(None, None))
+    return max(next(filter(None, found), [(None,)]))[0]
 
 
 def places(
@@ -93,10 +101,10 @@ def places(
     Raises peewee.DatabaseError. Looks in the leaves of that time, from the newest on, until all are found.
     """
     missing = set(ids)
-    for leaf in leaves.newest_first(since, until):
+    for period in leaves.periods(since, until):
         if not missing:
             break
-        select = _within(Message.select(Message.id, Message.topic, Message.partition, Message.offset), leaf)
+        select = _within(Message.select(Message.id, Message.topic, Message.partition, Message.offset), period)
         select = select.where(Message.id << list(missing), _HAS_OWN_ID)
         for message_id, *place in database.execute_sql(*select.sql()).fetchall():
             missing.discard(message_id)
@@ -122,16 +130,16 @@ def page(query: Filter, after: Keyset | None, limit: int, most_bytes: int = _PAG
     indexed = _indexed(query)
     to_look_at = _LOOKED_AT
     until = query.until if after is None else after.time + timedelta(microseconds=1)
-    for leaf in leaves.newest_first(query.since, until):
-        matches = _count_few(indexed, leaf) if indexed else None
+    for period in leaves.periods(query.since, until):
+        matches = _count_few(indexed, period) if indexed else None
         if matches == 0:
             continue
         few = matches is not None and matches <= _FEW
         looked = None
         if not few and query.searches():
-            looked_at, looked = _look_ahead(query, after, leaf, to_look_at)
+            looked_at, looked = _look_ahead(query, after, period, to_look_at)
             to_look_at -= looked_at
-        select = _select(query, after, looked, leaf, limit - len(messages), few)
+        select = _select(query, after, looked, period, limit - len(messages), few)
         rows, cut = rows_within(*select.sql(), most_bytes)
         messages += map(StoredMessage._make, rows)
         most_bytes -= size(rows)
@@ -147,10 +155,10 @@ def ping() -> None:
     Message.select(Message.id).where(Message.stored_at == datetime.now(UTC)).limit(1).execute()
 
 
-def _look_ahead(query: Filter, after: Keyset | None, leaf: Leaf, most: int) -> tuple[int, Keyset | None]:
-    """How many messages of a leaf a page looks at, and the last of them; None if it can look at all."""
+def _look_ahead(query: Filter, after: Keyset | None, period: Period, most: int) -> tuple[int, Keyset | None]:
+    """How many messages of a period a page looks at, and the last of them; None if it can look at all."""
     time = Message.stored_at
-    select = _within(narrowed(Message.select(time, Message.id), (), time, query.since, query.until), leaf)
+    select = _within(narrowed(Message.select(time, Message.id), (), time, query.since, query.until), period)
     if after is not None:
         select = select.where(Tuple(time, Message.id) < Tuple(*after))
     looked = select.order_by(time.desc(), Message.id.desc()).limit(most).sql()
@@ -163,12 +171,12 @@ def _look_ahead(query: Filter, after: Keyset | None, leaf: Leaf, most: int) -> t
 
 
 def _select(
-    query: Filter, after: Keyset | None, looked_at: Keyset | None, leaf: Leaf, limit: int, few: bool
+    query: Filter, after: Keyset | None, looked_at: Keyset | None, period: Period, limit: int, few: bool
 ) -> "ModelSelect[Message]":
-    select = _within(_matching(query), leaf)
+    select = _within(_matching(query), period)
     if few:
         # The planner does not know how rare a value is, and would search from the newest message on; for a rare one
-        # that reads the whole leaf.
+        # that reads the whole period.
         matches = select.cte("matches", materialized=True)
         select = Message.select(*(getattr(matches.c, name) for name in COLUMNS)).from_(matches).with_cte(matches)
         time, key = matches.c.stored_at, matches.c.id
@@ -191,14 +199,14 @@ def _indexed(query: Filter) -> list[Any]:
     return conditions
 
 
-def _count_few(indexed: list[Any], leaf: Leaf) -> int:
-    """How many messages of a leaf meet these conditions; no further than just over _FEW."""
-    matches, values = _within(Message.select(SQL("1")).where(*indexed), leaf).sql()
+def _count_few(indexed: list[Any], period: Period) -> int:
+    """How many messages of a period meet these conditions; no further than just over _FEW."""
+    matches, values = _within(Message.select(SQL("1")).where(*indexed), period).sql()
     return int(database.execute_sql(_COUNT_FEW.format(matches=matches), [*values, _FEW + 1]).fetchone()[0])
 
 
-def _within(select: "ModelSelect[Message]", leaf: Leaf) -> "ModelSelect[Message]":
-    return select.where(Message.stored_at >= leaf.begin, Message.stored_at < leaf.end)
+def _within(select: "ModelSelect[Message]", period: Period) -> "ModelSelect[Message]":
+    return select.where(Message.stored_at >= period.begin, Message.stored_at < period.end)
 
 
 def _matching(query: Filter) -> "ModelSelect[Message]":

@@ -41,7 +41,7 @@ def _pages(world: World) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor = ""
     while cursor is not None:
-        query = {"limit": 1000, **({"cursor": cursor} if cursor else {})}
+        query = {"limit": "1000", **({"cursor": cursor} if cursor else {})}
         page = requests.get(f"{world.url}/messages", query, timeout=60).json()
         found += page["messages"]
         cursor = page["next"]

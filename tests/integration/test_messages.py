@@ -159,12 +159,12 @@ def test_what_many_payloads_contain_is_found_from_the_newest_on(ready: World, cl
         cursor = {"cursor": body(answer)["next"]}
     newest = ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC LIMIT 180")
     assert seen == [str(row[0]) for row in newest]
-    leaf = next(leaves.newest_first(None, datetime.now(UTC)))
+    period = next(leaves.periods(None, datetime.now(UTC)))
     wanted = messages.Filter(contains='{"deep": {"list": ["x"]}}')
-    query, values = messages._select(wanted, None, None, leaf, 60, False).sql()
+    query, values = messages._select(wanted, None, None, period, 60, False).sql()
     plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
     assert "_stored_at_id_idx" in plan, plan
-    query, values = messages._select(messages.Filter(contains='{"n": 7}'), None, None, leaf, 60, True).sql()
+    query, values = messages._select(messages.Filter(contains='{"n": 7}'), None, None, period, 60, True).sql()
     plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
     assert "_payload" in plan, plan
     assert "_stored_at_id_idx" not in plan, plan
@@ -175,8 +175,8 @@ def test_the_few_messages_of_a_key_are_found_by_the_index(ready: World, client: 
     ready.sql('UPDATE message SET key = "offset" % 20000')
     for _ in range(2):  # also before PostgreSQL knows how many keys there are
         assert len(ids(client.get("/messages?key=7"))) in (2, 3)
-        leaf = next(leaves.newest_first(None, datetime.now(UTC)))
-        query, values = messages._select(messages.Filter(key="7"), None, None, leaf, 60, True).sql()
+        period = next(leaves.periods(None, datetime.now(UTC)))
+        query, values = messages._select(messages.Filter(key="7"), None, None, period, 60, True).sql()
         plan = "\n".join(row[0] for row in ready.sql(f"EXPLAIN {query}", *values))
         assert "hashtextextended_idx" in plan, plan
         ready.sql("ANALYZE message")
