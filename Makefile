@@ -5,7 +5,7 @@ TALK_TO_KAFKA := bridge dead_letters init kafka_consumer operations publisher re
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench bench-http bench-latency bench-growth bench-reads chaos verify-kube docs site lock clean-data clean
+.PHONY: help install run test check compat bench bench-http bench-latency bench-growth bench-reads bench-conditions chaos verify-kube docs site lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,8 +54,11 @@ bench-latency: install ## how long a message waits until it is stored, at 10, 30
 bench-growth: install ## what a million messages cost as the table grows, and how long reads take then (15 minutes)
 	@$(BIN)/python -m bench.growth
 
-bench-reads: install ## how long reads take with 20 million messages in 100 leaves, alone and with 80 readers
+bench-reads: install ## how long reads take with 20 million messages in 100 leaves, alone and with 80 readers (8 minutes)
 	@$(BIN)/python -m bench.reads
+
+bench-conditions: install ## the storing rate while a snapshot is held, and with PostgreSQL 2.5 and 12 ms away (4 minutes)
+	@$(BIN)/python -m bench.conditions
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
