@@ -1,6 +1,6 @@
 """`make bench-conditions`: the storing rate while a snapshot is held, and with PostgreSQL some milliseconds away.
 
-The conditions take turns in each round, on one database that grows, and the median of a condition counts. The snapshot
+The conditions take turns in each round, on databases that grow, and the median of a condition counts. The snapshot
 is held from the first message on, so that nothing that was deleted since can be removed.
 """
 
@@ -8,17 +8,15 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bench import servers
+from bench.drain import drained, stored
 from bench.messages import produce
 from tests.world import World
-
-_LONGEST_SECONDS = 300
 
 
 class Condition(NamedTuple):
@@ -66,22 +64,13 @@ def main() -> None:
 
 
 def _drain(world: World, condition: Condition, count: int, seed: int) -> float:
-    before = _stored(world)
+    total = stored(world) + count
     produce(world.variables["KAFKA_BROKERS"], world.topic, count, seed)
-    with _reached(world.variables["DATABASE_URL"], condition.milliseconds) as url:
-        pod = world.consume(workers=str(condition.workers), database_url=url)
-        deadline = time.monotonic() + _LONGEST_SECONDS
-        while _stored(world) < before + count:
-            assert time.monotonic() < deadline, "it takes too long"
-            time.sleep(0.25)
-        times = [servers.logged_at(line) for line in pod.lines("batch.stored")]
-        began = min(servers.logged_at(line) for line in pod.lines("partitions.assigned"))
-        pod.stop()
-    return count / (max(times) - began)
-
-
-def _stored(world: World) -> int:
-    return int(world.sql("SELECT coalesce(sum(messages), 0) FROM message_count")[0][0])
+    with (
+        _reached(world.variables["DATABASE_URL"], condition.milliseconds) as url,
+        drained(world, total, workers=str(condition.workers), database_url=url) as seconds,
+    ):
+        return count / seconds
 
 
 @contextmanager

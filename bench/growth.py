@@ -5,25 +5,21 @@ to the last commit. PostgreSQL's CPU, WAL and indexes are those of the same time
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import psutil
-import requests
 
 from bench import servers, usage
+from bench.drain import drained
 from bench.messages import produce
+from bench.reads import Route, alone
 from bench.report import write_growth
 from bootstrap.localstack.stack import Stack
-from tests.programs import Program
 from tests.world import World
 
 _MILLION = 1_000_000
-_REQUESTS = 50
-_LONGEST_SECONDS = 600
 _INDEXES = """
     SELECT sum(pg_indexes_size(oid))::bigint FROM pg_class
     WHERE relname ~ '^(message_\\d|claim$|span$|message_count$)' AND relkind = 'r'
@@ -74,27 +70,12 @@ def _grow(world: World, stack: Stack, options: argparse.Namespace) -> Iterator[G
         produce(world.variables["KAFKA_BROKERS"], world.topic, count, stored, options.random_ids)
         world.sql("CHECKPOINT")
         cpu, wal = usage.server_cpu(server), _wal(world)
-        pod = world.consume(workers="2")
-        deadline = time.monotonic() + _LONGEST_SECONDS
-        while _stored(world) < stored + count:
-            assert time.monotonic() < deadline, "it takes too long"
-            time.sleep(0.25)
-        seconds = _seconds(pod)
-        used, written = usage.server_cpu(server) - cpu, _wal(world) - wal
-        pod.stop()
+        with drained(world, stored + count, workers="2") as seconds:
+            used, written = usage.server_cpu(server) - cpu, _wal(world) - wal
         stored += count
         indexes = world.sql(_INDEXES)[0][0]
         millions = count / _MILLION
         yield Growth(stored / _MILLION, count / seconds, used / millions, written / 1e6 / millions, indexes / 1e6)
-
-
-def _stored(world: World) -> int:
-    return int(world.sql("SELECT coalesce(sum(messages), 0) FROM message_count")[0][0])
-
-
-def _seconds(pod: Program) -> float:
-    at = servers.logged_at
-    return max(map(at, pod.lines("batch.stored"))) - min(map(at, pod.lines("partitions.assigned")))
 
 
 def _wal(world: World) -> float:
@@ -102,7 +83,6 @@ def _wal(world: World) -> float:
 
 
 def _read(world: World) -> None:
-    """Each route 50 times, after one that is not counted."""
     world.serve()
     month = (datetime.now(UTC) - timedelta(days=30)).isoformat().replace("+00:00", "Z")
     message_id, key = world.sql("SELECT id, key FROM message ORDER BY stored_at LIMIT 1")[0]
@@ -119,20 +99,7 @@ def _read(world: World) -> None:
         ("/topics", {}),
         ("/dead-letters", {}),
     )
-    print(f"{'median ms':>10} {'p99 ms':>8}")
-    with requests.Session() as session:
-        for path, query in routes:
-            waits = [_request(session, f"{world.url}{path}", query) for _ in range(_REQUESTS + 1)][1:]
-            shown = f"{path.replace(str(message_id), 'ID')} {query or ''}"
-            p99 = statistics.quantiles(waits, n=100)[98]
-            print(f"{1000 * statistics.median(waits):>10.0f} {1000 * p99:>8.0f}  {shown}", flush=True)
-
-
-def _request(session: requests.Session, url: str, query: dict[str, str]) -> float:
-    began = time.monotonic()
-    answer = session.get(url, params=query, timeout=60)
-    assert answer.status_code == 200, answer.text
-    return time.monotonic() - began
+    alone(world, [Route(f"{path} {query or ''}".replace(str(message_id), "ID"), path, query) for path, query in routes])
 
 
 if __name__ == "__main__":

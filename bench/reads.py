@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg2
 import requests
@@ -63,13 +63,19 @@ def main() -> None:
             _fill(world, options.leaves, options.rows)
             world.serve()
             routes = _routes(world, options.leaves)
-            print(f"{'median ms':>10} {'p99 ms':>8}  alone")
-            with requests.Session() as session:
-                for route in routes:
-                    _print(route.name, [_request(session, world, route)[1] for _ in range(_REQUESTS + 1)][1:])
+            alone(world, routes, (200, 404))
             _together(world, routes)
         finally:
             world.close()
+
+
+def alone(world: World, routes: Sequence[Route], expected: Sequence[int] = (200,)) -> None:
+    """Print the latency of each route: 50 requests, after one that is not counted."""
+    print(f"{'median ms':>10} {'p99 ms':>8}  alone")
+    with requests.Session() as session:
+        for route in routes:
+            waits = [_request(session, world, route, expected)[1] for _ in range(_REQUESTS + 1)]
+            _print(route.name, waits[1:])
 
 
 def _fill(world: World, leaves: int, rows: int) -> None:
@@ -125,10 +131,10 @@ def _routes(world: World, leaves: int) -> Sequence[Route]:
     ]
 
 
-def _request(session: requests.Session, world: World, route: Route) -> tuple[int, float]:
+def _request(session: requests.Session, world: World, route: Route, expected: Sequence[int]) -> tuple[int, float]:
     began = time.monotonic()
     answer = session.get(f"{world.url}{route.path}", params=route.query, timeout=60)
-    assert answer.status_code in (200, 404, 503), answer.text
+    assert answer.status_code in expected, answer.text
     return answer.status_code, time.monotonic() - began
 
 
@@ -142,7 +148,7 @@ def _together(world: World, routes: Sequence[Route]) -> None:
         with requests.Session() as session:
             while time.monotonic() < end:
                 route = chance.choice(routes)
-                status, seconds = _request(session, world, route)
+                status, seconds = _request(session, world, route, (200, 404, 503))
                 statuses[status] += 1
                 if status != 503:
                     waits[route.name].append(seconds)
@@ -155,7 +161,7 @@ def _together(world: World, routes: Sequence[Route]) -> None:
         _print(route.name, waits[route.name])
 
 
-def _print(name: str, waits: Sequence[Any]) -> None:
+def _print(name: str, waits: Sequence[float]) -> None:
     p99 = statistics.quantiles(waits, n=100)[98] if len(waits) > 1 else float("nan")
     median = statistics.median(waits) if waits else float("nan")
     print(f"{1000 * median:>10.0f} {1000 * p99:>8.0f}  {name}", flush=True)

@@ -2,7 +2,7 @@
 
 import uuid
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +11,7 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import auth, bodies, slots
+from api import auth, bodies, slots, streams
 from api.pagination import Paged, cursor
 from api.params import Moment
 from api.postgresql import OPERATING
@@ -36,7 +36,6 @@ auth.needs(blueprint, "operate")
 bodies.bound(blueprint)
 slots.limit(blueprint, "operating")
 
-_SENT_AT_ONCE = 64_000  # that a slow client must read in time, or it is disconnected
 _ANSWER: dict[str | int | HTTPStatus, Any] = {200: {"description": "the result", "content": {"application/json": {}}}}
 
 
@@ -103,11 +102,12 @@ def get(path: DeadLetterPath) -> Response:
     A record of more than 2 MB is not shown; `too_large` has its size and the path that streams its value.
     """
     with OPERATING.transaction():
-        letter, length = _found(path.letter_id)
-        if length > SHOWN_BYTES:
-            large = {"bytes": length, "url": f"/dead-letters/{letter.id}/value"}
+        letter = _found(path.letter_id)
+        size = dead_letters.size(path.letter_id)
+        if size > SHOWN_BYTES:
+            large = {"bytes": size, "url": f"/dead-letters/{letter.id}/value"}
             return json_response({**dead_letters.fields(letter), "too_large": large})
-        letter = dead_letters.find(path.letter_id) or letter
+        letter = _found(path.letter_id, dead_letters.find)
     record = dead_letters.record_of(letter)
     headers = [[name, *_bytes(value).values()] for name, value in record.headers or ()]
     shown = {**dead_letters.fields(letter), "headers": headers}
@@ -124,7 +124,8 @@ def get_value(path: DeadLetterPath) -> Response:
     """Stream the value of a dead letter as Kafka delivered it, however large it is."""
     with OPERATING.transaction():
         _found(path.letter_id)
-    return Response(_value(path.letter_id), content_type="application/octet-stream")
+    pieces = streams.read(dead_letters.value(path.letter_id), OPERATING)
+    return Response(streams.parts(pieces), content_type="application/octet-stream")
 
 
 @blueprint.post("/dead-letters/<uuid:letter_id>/redrive", responses=_ANSWER)
@@ -179,26 +180,17 @@ def _redriven(selection: Selection, most: int) -> Batch:
     return done
 
 
-def _value(letter_id: uuid.UUID) -> Iterator[bytes]:
-    pieces = dead_letters.value_of(letter_id)
-    while True:  # a transaction for each: a slow client must not keep one
-        with OPERATING.transaction():
-            piece = next(pieces, None)
-        if piece is None:
-            return
-        for start in range(0, len(piece), _SENT_AT_ONCE):
-            yield piece[start : start + _SENT_AT_ONCE]
-
-
-def _found(letter_id: uuid.UUID) -> tuple[DeadLetter, int]:
-    found = dead_letters.find_without_bytes(letter_id)
-    if found is None:
+def _found(
+    letter_id: uuid.UUID, find: Callable[[uuid.UUID], DeadLetter | None] = dead_letters.find_without_bytes
+) -> DeadLetter:
+    letter = find(letter_id)
+    if letter is None:
         raise Problem(404, "not-found", "No such dead letter", f"There is no dead letter {letter_id}.")
-    return found
+    return letter
 
 
 def _waiting(letter_id: uuid.UUID) -> None:
-    state = _found(letter_id)[0].state
+    state = _found(letter_id).state
     if state != "waiting":
         raise _handled(letter_id, f"{state} already")
 

@@ -2,20 +2,19 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Literal
 
 import orjson
 from flask import Response
 from flask_openapi3 import APIBlueprint
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from api import auth, slots
+from api import auth, slots, streams
 from api.postgresql import EXPORTING
-from api.problems import Problem
 from api.responses import message_fields, whole_url
-from api.views.messages import TAG, MessagePath, MessageQuery
+from api.views.messages import TAG, MessagePath, MessageQuery, TopicQuery, not_stored
 from tasks.store import messages
 from tasks.store.connection import TRANSIENT
 from tasks.store.message_rows import whole as whole_message
@@ -27,15 +26,6 @@ blueprint = APIBlueprint("exporting", __name__, url_prefix="/messages", abp_tags
 auth.needs(blueprint, "read")
 
 _ROWS, _BYTES = 1000, 1_000_000  # read at a time: an export keeps no more in memory
-_SENT_AT_ONCE = 64_000  # that a slow client must read in time, or it is disconnected
-
-
-class WholeQuery(BaseModel):
-    """The topic of the message."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    topic: str | None = Field(None, description="the message of this topic; by default the newest with this id")
 
 
 class ExportQuery(MessageQuery):
@@ -55,18 +45,50 @@ def export(query: ExportQuery) -> Response:
     of a message that is too large to be shown is the path that streams it. If the response ends normally, the export
     is complete; after an error the connection is closed.
     """
-    matching = query.filter()
+    matching, table = query.filter(), query.format == "csv"
+    kind = "text/csv; charset=utf-8; header=present" if table else "application/x-ndjson"
+    name = f'attachment; filename="messages.{query.format}"'
+
+    def begin() -> Response:
+        first = _page(matching, None)
+        text = _table(matching, first) if table else streams.parts(_lines(matching, first))
+        return Response(text, content_type=kind, headers={"Content-Disposition": name})
+
+    return _in_a_slot(begin)
+
+
+@blueprint.get(
+    "/<uuid:message_id>/whole", responses={200: {"description": "the message", "content": {"application/json": {}}}}
+)
+def whole(path: MessagePath, query: TopicQuery) -> Response:
+    """Stream one message, however large it is. After an error the connection is closed.
+
+    `GET /messages/{message_id}` shows all others, and gives the path of this route for a message that is too large.
+    """
+
+    def begin() -> Response:
+        with EXPORTING.transaction():
+            message = messages.find(path.message_id, query.topic)
+        pieces = iter(()) if message is None else _pieces(message)
+        first = next(pieces, None)
+        if first is None:
+            raise not_stored(path.message_id)
+        return Response(streams.parts(chain([first], pieces)), content_type="application/json")
+
+    return _in_a_slot(begin)
+
+
+def _in_a_slot(begin: Callable[[], Response]) -> Response:
+    """The response that `begin` returns, with a slot until it is sent.
+
+    `begin` reads the first rows, so that an error is a problem response.
+    """
     leave = slots.export()
     try:
-        first = _page(matching, None)  # before the response begins, so that an error is a problem response
+        response = begin()
     except BaseException:
         leave()
         raise
-    table = query.format == "csv"
-    text = _table(matching, first) if table else _parts(_lines(matching, first))
-    kind = "text/csv; charset=utf-8; header=present" if table else "application/x-ndjson"
-    name = f'attachment; filename="messages.{query.format}"'
-    response = Response(text, content_type=kind, headers={"Content-Disposition": name})
     response.call_on_close(leave)
     return response
 
@@ -88,30 +110,6 @@ def _pages(matching: Filter, page: Page) -> Iterator[list[StoredMessage]]:
         yield page.messages
 
 
-@blueprint.get(
-    "/<uuid:message_id>/whole", responses={200: {"description": "the message", "content": {"application/json": {}}}}
-)
-def whole(path: MessagePath, query: WholeQuery) -> Response:
-    """Stream one message, however large it is. After an error the connection is closed.
-
-    `GET /messages/{message_id}` shows all others, and gives the path of this route for a message that is too large.
-    """
-    leave = slots.export()
-    try:
-        with EXPORTING.transaction():
-            message = messages.find(path.message_id, query.topic)
-        pieces = _pieces(message) if message else iter(())
-        first = next(pieces, None)  # before the response begins, so that an error is a problem response
-        if first is None:
-            raise Problem(404, "not-found", "No such message", f"No message {path.message_id} is stored (yet).")
-    except BaseException:
-        leave()
-        raise
-    response = Response(_parts(chain([first], pieces)), content_type="application/json")
-    response.call_on_close(leave)
-    return response
-
-
 def _lines(query: Filter, first: Page) -> Iterator[bytes]:
     for page in _pages(query, first):
         for message in page:
@@ -123,27 +121,7 @@ def _lines(query: Filter, first: Page) -> Iterator[bytes]:
 
 
 def _pieces(message: StoredMessage) -> Iterator[bytes]:
-    # A transaction for each, as for each page.
-    pieces = whole_message(message)
-    while True:
-        with EXPORTING.transaction():
-            piece = next(pieces, None)
-        if piece is None:
-            return
-        yield piece
-
-
-def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in parts of about _SENT_AT_ONCE: small ones are joined, large ones are divided."""
-    waiting = bytearray()
-    for piece in pieces:
-        waiting += piece
-        if len(waiting) < _SENT_AT_ONCE:
-            continue
-        for start in range(0, len(waiting), _SENT_AT_ONCE):
-            yield bytes(waiting[start : start + _SENT_AT_ONCE])
-        waiting.clear()
-    yield bytes(waiting)
+    return streams.read(whole_message(message), EXPORTING)
 
 
 def _table(query: Filter, first: Page) -> Iterator[bytes]:
@@ -153,7 +131,7 @@ def _table(query: Filter, first: Page) -> Iterator[bytes]:
     for page in _pages(query, first):
         for message in page:
             writer.writerow(_cells(message))
-            if text.tell() > _SENT_AT_ONCE:
+            if text.tell() > streams.SENT_AT_ONCE:
                 yield text.getvalue().encode()
                 text.seek(0)
                 text.truncate()

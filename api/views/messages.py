@@ -65,15 +65,20 @@ class MessagePath(BaseModel):
     message_id: uuid.UUID
 
 
-class LookupQuery(BaseModel):
-    """The topic of the message, and how long to wait until it is stored."""
+class TopicQuery(BaseModel):
+    """The topic of the message."""
 
     model_config = ConfigDict(extra="forbid")
 
-    wait: float = Field(0, ge=0, le=_LONGEST_WAIT_SECONDS, description="seconds to wait until it is stored")
     topic: str | None = Field(
         None, description="the message of this topic: each topic has its own ids; by default the newest"
     )
+
+
+class LookupQuery(TopicQuery):
+    """The topic of the message, and how long to wait until it is stored."""
+
+    wait: float = Field(0, ge=0, le=_LONGEST_WAIT_SECONDS, description="seconds to wait until it is stored")
 
 
 @blueprint.get("", responses={200: schemas.Page})
@@ -97,8 +102,13 @@ def get(path: MessagePath, query: LookupQuery) -> Response:
         with slots.waiting():
             message = _wait(path.message_id, query)
     if message is None:
-        raise Problem(404, "not-found", "No such message", f"No message {path.message_id} is stored (yet).")
+        raise not_stored(path.message_id)
     return message
+
+
+def not_stored(message_id: uuid.UUID) -> Problem:
+    """No message has this id, or not yet."""
+    return Problem(404, "not-found", "No such message", f"No message {message_id} is stored (yet).")
 
 
 def _wait(message_id: uuid.UUID, query: LookupQuery) -> Response | None:

@@ -17,14 +17,13 @@ from tasks.json_value import parse
 from tasks.message import ID_HEADER, NO_BODY, REDRIVEN_HEADER, Record, read_body, sender_id
 from tasks.store.connection import database
 from tasks.store.models import DeadLetter
-from tasks.store.rows import Keyset, delete_batches, narrowed
+from tasks.store.rows import Keyset, delete_batches, narrowed, pieces
 
 Letters: TypeAlias = "ModelSelect[DeadLetter]"
 
 _BYTES = (DeadLetter.key, DeadLetter.value, DeadLetter.headers)
 _FIELDS = tuple(field for field in DeadLetter._meta.sorted_fields if field not in _BYTES)
 _CLAIMED_BYTES = 8_000_000  # of the letters of a claim, but for a single one that is larger
-_PIECE_BYTES = 4_000_000
 _DISCARD_ROWS = 5_000  # in one transaction, which is short enough that nobody waits for it
 
 _DELETE_HANDLED = """
@@ -65,25 +64,27 @@ def find(letter_id: uuid.UUID) -> DeadLetter | None:
     return DeadLetter.get_or_none(DeadLetter.id == letter_id)
 
 
-def find_without_bytes(letter_id: uuid.UUID) -> tuple[DeadLetter, int] | None:
-    """The dead letter with this id, and how many bytes its key, value and headers have, which are not read."""
-    letter = DeadLetter.select(*_FIELDS).where(DeadLetter.id == letter_id).first()
-    if letter is None:
-        return None
+def find_without_bytes(letter_id: uuid.UUID) -> DeadLetter | None:
+    """The dead letter with this id, without its bytes."""
+    letter: DeadLetter | None = DeadLetter.select(*_FIELDS).where(DeadLetter.id == letter_id).first()
+    return letter
+
+
+def size(letter_id: uuid.UUID) -> int:
+    """The bytes of a dead letter's key, value and headers, which are not read; 0 if the letter does not exist."""
     columns = (DeadLetter.key, DeadLetter.value, DeadLetter.headers.cast("text"))
     lengths = DeadLetter.select(*map(fn.octet_length, columns)).where(DeadLetter.id == letter_id).tuples().first()
-    return letter, sum(length or 0 for length in lengths)
+    return sum(length or 0 for length in lengths or ())
 
 
-def value_of(letter_id: uuid.UUID) -> Iterator[bytes]:
-    """The value of a dead letter in pieces of 4 MB, each read when it is asked for; none without a value."""
-    begin, piece = 1, b""
-    while begin == 1 or len(piece) == _PIECE_BYTES:
-        part = fn.substring(DeadLetter.value, begin, _PIECE_BYTES)
-        piece = bytes(DeadLetter.select(part).where(DeadLetter.id == letter_id).scalar() or b"")
-        if piece:
-            yield piece
-        begin += len(piece)
+def value(letter_id: uuid.UUID) -> Iterator[bytes]:
+    """The value of a dead letter as `pieces`; nothing if it has none."""
+
+    def read(begin: int, length: int) -> Any:
+        part = fn.substring(DeadLetter.value, begin, length)
+        return DeadLetter.select(part).where(DeadLetter.id == letter_id).scalar()
+
+    return pieces(read)
 
 
 def find_unsolved(message_id: uuid.UUID, topic: str | None = None) -> DeadLetter | None:

@@ -9,15 +9,20 @@ from typing import Any
 
 from tasks.store.connection import database
 from tasks.store.models import COLUMNS, StoredMessage
+from tasks.store.rows import pieces
 
 SHOWN_BYTES = 2_000_000  # of text: of a larger message only the beginning is read
 _BEGINNING = 200  # characters of its type and key
 _FETCHED_AT_ONCE = 50
-_PIECE_BYTES = 4_000_000
+# The columns of a row that is perhaps cut; the others are read as they are.
+_CUT = {
+    "type": f"CASE WHEN cut THEN left(type, {_BEGINNING}) ELSE type END",
+    "key": f"CASE WHEN cut THEN left(key, {_BEGINNING}) ELSE key END",
+    "headers": "CASE WHEN NOT cut THEN headers END",
+    "payload": "CASE WHEN NOT cut THEN payload END",
+}
 _WITHIN = f"""
-    SELECT {{more}} id, CASE WHEN cut THEN left(type, {_BEGINNING}) ELSE type END,
-        CASE WHEN cut THEN left(key, {_BEGINNING}) ELSE key END, topic, "partition", "offset", produced_at, stored_at,
-        CASE WHEN NOT cut THEN headers END, CASE WHEN NOT cut THEN payload END,
+    SELECT {{more}} {", ".join(_CUT.get(name, f'"{name}"') for name in COLUMNS)},
         CASE WHEN length > {SHOWN_BYTES} THEN length END, before
     FROM (
         SELECT *, length > {SHOWN_BYTES} OR before >= %s AS cut
@@ -64,33 +69,24 @@ def rows_within(
     with database.atomic():
         statement = _WITHIN.format(more=more_columns, query=query)
         database.execute_sql(f"DECLARE rows_within NO SCROLL CURSOR FOR {statement}", [most_bytes, *values])
-        while more and held < most_bytes:
+        while held < most_bytes:
             some = database.execute_sql(f"FETCH {_FETCHED_AT_ONCE} FROM rows_within").fetchall()
             within = [row[:-1] for row in some if row[-1] < most_bytes]
-            more = len(some) == _FETCHED_AT_ONCE
             rows += within
             held += size(within)
-            if len(within) < len(some):
-                more = True
+            more = len(within) < len(some) or len(some) == _FETCHED_AT_ONCE
+            if len(within) < _FETCHED_AT_ONCE:
                 break
         database.execute_sql("CLOSE rows_within")
     return rows, more
 
 
 def whole(message: StoredMessage) -> Iterator[bytes]:
-    """The message as a JSON object with the fields that are its columns, in pieces of 4 MB.
+    """The message as a JSON object whose fields are its columns, as `pieces`; nothing if it is deleted."""
 
-    Each piece is read when it is asked for, in the transaction of that moment. There is none if the message is
-    deleted. Raises LookupError if it is deleted after the first, and peewee.DatabaseError.
-    """
-    begin, piece = 1, b""
-    while begin == 1 or len(piece) == _PIECE_BYTES:
-        values = (begin, _PIECE_BYTES, message.id, message.topic, message.stored_at)
+    def read(begin: int, length: int) -> Any:
+        values = (begin, length, message.id, message.topic, message.stored_at)
         row = database.execute_sql(_PIECE, values).fetchone()
-        if row is None and begin > 1:
-            raise LookupError(f"message {message.id} was deleted while it was read")
-        if row is None:
-            return
-        piece = bytes(row[0])
-        yield piece
-        begin += len(piece)
+        return row and row[0]
+
+    return pieces(read)

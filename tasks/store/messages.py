@@ -29,10 +29,9 @@ _LAST = """
     SELECT (SELECT count(*) FROM looked), last.*
     FROM (SELECT) one LEFT JOIN (SELECT * FROM looked ORDER BY stored_at, id LIMIT 1) last ON true
 """
-_OWN_ID_VERSION = 8  # of ids made from places
-_HAS_OWN_ID = SQL("get_byte(uuid_send(id), 6) >> 4 = 8")  # the condition of their index
+_PLACE_ID_VERSION = 8  # of the UUIDs that `record_id` makes from places
+_FROM_PLACE = SQL("get_byte(uuid_send(id), 6) >> 4 = 8")  # the condition of their index
 _CLAIMED = "SELECT max(stored_at) FROM claim WHERE id = %s AND (%s::text IS NULL OR topic = %s)"
-
 _CLAIMED_PLACES = """
     SELECT message.id, message.topic, message."partition", message."offset"
     FROM claim JOIN LATERAL (
@@ -83,10 +82,10 @@ def find(message_id: uuid.UUID, topic: str | None = None) -> StoredMessage | Non
 def _stored_at(message_id: uuid.UUID, topic: str | None) -> datetime | None:
     """When the newest message with this id was stored."""
     claimed: datetime | None = database.execute_sql(_CLAIMED, (message_id, topic, topic)).fetchone()[0]
-    if claimed is not None or message_id.version != _OWN_ID_VERSION:
+    if claimed is not None or message_id.version != _PLACE_ID_VERSION:
         return claimed
     # Not max(stored_at), for which PostgreSQL might read the index of times backwards.
-    select = Message.select(Message.stored_at).where(Message.id == message_id, _HAS_OWN_ID)
+    select = Message.select(Message.stored_at).where(Message.id == message_id, _FROM_PLACE)
     if topic is not None:
         select = select.where(Message.topic == topic)
     found = (database.execute_sql(*_within(select, period).sql()).fetchall() for period in leaves.periods(None, None))
@@ -105,7 +104,7 @@ def places(
         if not missing:
             break
         select = _within(Message.select(Message.id, Message.topic, Message.partition, Message.offset), period)
-        select = select.where(Message.id << list(missing), _HAS_OWN_ID)
+        select = select.where(Message.id << list(missing), _FROM_PLACE)
         for message_id, *place in database.execute_sql(*select.sql()).fetchall():
             missing.discard(message_id)
             yield message_id, tuple(place)

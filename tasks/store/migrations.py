@@ -40,7 +40,7 @@ MIGRATIONS = (
         ) PARTITION BY RANGE (stored_at);
         -- Ids made from places: time-ordered UUIDs of version 8. Those of senders are found by their claims, which say
         -- when their messages were stored; they may be random, and a second index of them would double what they cost.
-        CREATE INDEX message_own_id ON message (id) WHERE get_byte(uuid_send(id), 6) >> 4 = 8;
+        CREATE INDEX message_id_from_place ON message (id) WHERE get_byte(uuid_send(id), 6) >> 4 = 8;
         -- Pages and time ranges; stored_at grows, so that new entries go to the index's right edge.
         CREATE INDEX message_stored_at ON message (stored_at, id);
         -- By a hash: a key may be longer than an entry of an index (2,704 bytes), like one that has its schema. Nothing

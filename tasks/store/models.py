@@ -42,7 +42,7 @@ class StoredMessage(NamedTuple):
     stored_at: datetime
     headers: str | None
     payload: str | None
-    length: int | None = None  # no column: bytes of the text of a message that is too large to be shown
+    length: int | None = None  # not a column: bytes of text, if it is too large to be shown
 
 
 COLUMNS = StoredMessage._fields[:-1]

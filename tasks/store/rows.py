@@ -1,7 +1,7 @@
-"""Selects and deletes many rows at a bounded cost: filters, keysets, short transactions."""
+"""Reads and deletes at a bounded cost: filters, keysets, large values in pieces, short transactions."""
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +11,7 @@ from peewee import Query as AnyQuery
 from tasks.store.connection import database
 
 Query = TypeVar("Query", bound=AnyQuery)
+_PIECE_BYTES = 4_000_000
 _DELETED_AT_ONCE = 5_000  # few enough that a transaction of them is short
 
 
@@ -33,6 +34,26 @@ def narrowed(
     if until is not None:
         query = query.where(time < until)
     return query
+
+
+def pieces(read: Callable[[int, int], Any]) -> Iterator[bytes]:
+    """A large value in pieces of 4 MB, so that no transaction has to last until a client has received all of it.
+
+    `read(begin, length)` returns bytes from `begin`, which counts from 1, or None if the value does not exist. It runs
+    in the caller's transaction when the next piece is taken. A value that does not exist has no pieces.
+    Raises LookupError if it is deleted after the first piece, and what `read` raises.
+    """
+    begin = 1
+    while True:
+        raw = read(begin, _PIECE_BYTES)
+        if raw is None and begin == 1:
+            return
+        if raw is None:
+            raise LookupError("the row was deleted while its value was read")
+        yield bytes(raw)
+        if len(raw) < _PIECE_BYTES:
+            return
+        begin += _PIECE_BYTES
 
 
 def delete_until_none(statement: str, before: datetime, at_once: int) -> Iterator[int]:

@@ -131,8 +131,10 @@ def test_a_large_one_is_streamed_and_many_are_redriven_in_little_memory(ready: W
     shown = requests.get(url, timeout=30).json()
     assert shown["too_large"] == {"bytes": len(_LARGE), "url": f"/dead-letters/{letters[0]}/value"}
     assert requests.get(f"{url}/value", timeout=30).content == _LARGE
+    empty = bury(ready, b"", 0)
+    assert requests.get(f"{ready.url}/dead-letters/{empty}/value", timeout=30).content == b""
     assert requests.get(f"{ready.url}/dead-letters/{uuid.uuid4()}/value", timeout=30).status_code == 404
-    assert post(ready, "/redrive", {"limit": 100}) == (200, {"redriven": 12, "failed": {}})
+    assert post(ready, "/redrive", {"limit": 100}) == (200, {"redriven": 13, "failed": {}})
     assert peak_bytes(process) - before < 64 << 20
 
 
