@@ -85,7 +85,6 @@ def test_what_a_standby_lacks_is_read_again(servers: tuple[World, Pair]) -> None
     world.produce(values[_COUNT:])
     wait_until(lambda: world.count() > _COUNT + 1000, "the primary stores what the standby never gets")
     both.fail_over()
-    assert world.count() == _COUNT
     world.wait_for(2 * _COUNT)
     world.holds_exactly(made)
     wait_until(lambda: _is_said(pod), "it is said")
