@@ -13,7 +13,8 @@ import shtab
 from bootstrap.commands.actions import ACTIONS
 from bootstrap.localstack import running
 from tasks.config import catalogue, settings
-from tasks.config.settings import COMMANDS, Settings
+from tasks.config.setting import COMMANDS
+from tasks.config.settings import Settings
 from tasks.config.version import version
 from tasks.errors import EXIT_FAILED, EXIT_OK, BackendError
 from tasks.observability import events

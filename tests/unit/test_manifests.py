@@ -11,7 +11,7 @@ from bootstrap import cli
 from bootstrap.commands import local
 from bootstrap.pod.supervisor import programs
 from tasks.config import catalogue, settings
-from tasks.config.settings import COMMANDS
+from tasks.config.setting import COMMANDS
 from tests.manifests import (
     KUBE,
     KUSTOMIZATIONS,

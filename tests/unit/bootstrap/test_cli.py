@@ -9,7 +9,7 @@ from bootstrap import cli
 from bootstrap.commands.actions import ACTIONS
 from tasks import errors
 from tasks.config import catalogue, settings
-from tasks.config.settings import COMMANDS
+from tasks.config.setting import COMMANDS
 
 
 def run(*arguments: str) -> int:
