@@ -154,7 +154,7 @@ def _add_command(commands: "argparse._SubParsersAction[_Parser]", command: str) 
         )
     if command == "consume":
         sub.add_argument(
-            "--only", choices=("bridge", "worker"), help="run only this part, to scale the two independently"
+            "--only", choices=("bridge", "worker", "tasks"), help="run only this part, to scale each on its own"
         )
     if command == "lost-records":
         sub.add_argument("--topic", help="only those of this topic")

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 
 from bootstrap.pod import metrics_port, supervisor
 from bridge import process
+from tasks import user_modules
 from tasks.config.settings import Settings, child_environment
+from tasks.errors import ConfigurationError
 from tasks.observability import events, setup
 from tasks.store import connection
+from tasks.worker import task_app
 from tasks.worker.app import create_app, run_worker
 
 
@@ -23,5 +26,10 @@ def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
         events.emit("process.stopped")
     elif only == "worker":
         run_worker(settings)
+    elif only == "tasks":
+        if not settings.tasks:
+            raise ConfigurationError("--only tasks needs --tasks / TASKS, the modules with tasks of your own")
+        task_app.run_worker(settings, user_modules.load(settings.tasks))
     else:
+        user_modules.load(settings.tasks)  # so that a bad module is one sentence, and not a pod that fails later
         supervisor.become(settings, child_environment(flags))

@@ -1,14 +1,18 @@
 """`init`: waits for the services, then creates or upgrades topics and tables."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from bridge.kafka import topics
+from tasks import user_modules
 from tasks.config.settings import Settings
+from tasks.declaration import Task
 from tasks.errors import AccessDenied, NotReady, Unavailable
 from tasks.observability import events
-from tasks.store import connection, leaves, migrations, payload_index, server_settings, unique_keys
+from tasks.store import connection, leaves, migrations, payload_index, server_settings, task_registry, unique_keys
+from tasks.store.schema import MIGRATIONS
+from tasks.store.task_registry import Registration
 
 T = TypeVar("T")
 _RETRY_SECONDS = 1.0
@@ -33,7 +37,11 @@ def run(settings: Settings, flags: Mapping[str, str], check: bool) -> None:
         _report(sentence, "create", check)
     if not any(sentence.startswith("tables: ") for sentence in tables):
         _report(f"tables: version {migrations.VERSION}", "keep", check)
-    missing = len(tables) + sum(step.action in ("create", "extend") for step in steps)
+    declared = user_modules.load(settings.tasks)
+    registrations = _wait("postgresql", deadline, lambda: _register(declared, check)) if declared else []
+    for registration in registrations:
+        _report(f"task {registration.name}", "create", check)
+    missing = len(tables) + len(registrations) + sum(step.action in ("create", "extend") for step in steps)
     if check and missing:
         raise NotReady(f"{missing} step(s) are missing; run init without --check")
     events.emit("init.done", result=f"{missing} step(s) done" if missing else "nothing to do")
@@ -44,7 +52,7 @@ def _tables(index: bool, check: bool) -> list[str]:
     with connection.session():
         migrations.require_upgradable()
         there = migrations.version()
-        pending = [step for step in migrations.MIGRATIONS if step.version > there] if check else migrations.upgrade()
+        pending = [step for step in MIGRATIONS if step.version > there] if check else migrations.upgrade()
         missing = [f"tables: version {step.version}, {step.summary}" for step in pending]
         if not (check and pending):  # otherwise the tables are missing, or have the keys of another version
             keys = unique_keys.missing() if check else unique_keys.restore()
@@ -62,6 +70,13 @@ def _tables(index: bool, check: bool) -> list[str]:
             if not check:
                 payload_index.switch(index)
         return missing
+
+
+def _register(declared: Sequence[Task], check: bool) -> list[Registration]:
+    with connection.session():
+        if check and migrations.version() < migrations.VERSION:
+            return list(map(task_registry.of, declared))
+        return task_registry.missing(declared) if check else task_registry.register(declared)
 
 
 def _hints() -> list[str]:

@@ -37,6 +37,8 @@ def programs(settings: Settings, directory: Path) -> Iterator[Program]:
         yield Program("redis", _redis_command(directory), priority=1, stop_seconds=5, own=False)
     # This command line must not contain "consume": a liveness probe greps for it and must find only the bridge.
     yield Program("worker", f"{sys.executable} -m tasks", priority=2, stop_seconds=5)
+    if settings.tasks:
+        yield Program("tasks", f"{sys.executable} -m tasks execute", priority=2, stop_seconds=18)
     yield Program("bridge", f"{sys.executable} -m bootstrap consume --only bridge", priority=3, stop_seconds=18)
 
 
@@ -88,6 +90,9 @@ def become(settings: Settings, environment: dict[str, str]) -> NoReturn:
         environment["REDIS_URL"] = f"unix://{directory}/redis.sock"
     if settings.metrics_port and settings.prometheus_multiproc_dir is None:
         environment["PROMETHEUS_MULTIPROC_DIR"] = f"{directory}/metrics"
+    if settings.tasks:  # modules of the users, who start this command in their own directory
+        paths = [str(Path.cwd()), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     # exec, so that signals reach supervisord itself; its command line must not contain "consume".
     os.chdir(Path(__file__).parents[2])
     sys.stdout.flush()

@@ -79,6 +79,15 @@ def optional_names(text: str) -> tuple[str, ...]:
     return names(text) if text.strip() else ()
 
 
+def modules(text: str) -> tuple[str, ...]:
+    """Names of Python modules, comma separated, or none."""
+    found = optional_names(text)
+    for module in found:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"{module!r} is not the name of a module, such as shop.tasks")
+    return found
+
+
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )

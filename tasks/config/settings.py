@@ -119,6 +119,10 @@ class Settings:
     workers: int = setting(
         "auto", parsers.workers, "number of Celery worker processes; auto: one for each available CPU core", "consume"
     )
+    tasks: tuple[str, ...] = setting("", parsers.modules, "modules with your tasks, comma-separated", *PROCESSING)
+    task_workers: int = setting(
+        "auto", parsers.workers, "number of processes for your tasks; auto: one for each CPU core", "consume"
+    )
     batch_records: int = setting("2000", parsers.positive, "maximum number of records in a batch", "consume")
     batch_bytes: int = setting(
         "2000000",

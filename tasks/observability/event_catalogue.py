@@ -42,6 +42,14 @@ CATALOGUE = _catalogue(
     Event("schema.match", logging.INFO, "The tables match this version of the program again"),
     Event("service.unavailable", logging.WARNING, "A service does not respond; the process waits and retries"),
     Event("service.available", logging.INFO, "A service that was unavailable responds again"),
+    Event("run.retrying", logging.WARNING, "A run of a users' task failed, and will be retried"),
+    Event("run.failed", logging.ERROR, "A run of a users' task failed, and will not be retried"),
+    Event(
+        "execution.failed",
+        logging.WARNING,
+        "Runs of a users' task were interrupted, by an outage of PostgreSQL or by another process; they continue",
+    ),
+    Event("dispatch.failed", logging.WARNING, "The users' tasks cannot be dispatched, as a service does not respond"),
     Event("partitions.assigned", logging.INFO, "The consumer group assigned partitions to this bridge"),
     Event("partitions.revoked", logging.INFO, "The consumer group revoked partitions from this bridge"),
     Event(

@@ -116,6 +116,10 @@ PUBLISH_SECONDS = Histogram(
     "publish_seconds", "seconds", "Time until Kafka acknowledged the messages of a request", "topic", buckets=_QUICK
 )
 
+RUNS = Counter(
+    "task_runs_total", "runs", "Runs of users' tasks that ended: done, retrying or failed", "task", "outcome"
+)
+
 CONSUMED = Counter("records_consumed_total", "records", "Records that the bridge read from Kafka", "topic")
 HANDED_OVER = Counter("batches_handed_over_total", "batches", "Batches handed to Celery for the first time", "topic")
 REDELIVERED_BATCHES = Counter("batches_redelivered_total", "batches", "Batches handed to Celery again", "topic")

@@ -2,6 +2,7 @@
 
 import uuid
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,17 +21,17 @@ from tasks.message import (
     record_id,
     sender_id,
 )
+from tasks.store import chunks, spans, statistics, task_registry
 from tasks.store import messages as stored_messages
-from tasks.store import spans, statistics
 from tasks.store.batch_copy import BatchCopy, Duplicate
 from tasks.store.connection import checked_out, database
 from tasks.store.models import DeadLetter
 from tasks.store.spans import Span
 
-_LIMITS = """
+_LIMITS = f"""
     SELECT set_config('lock_timeout', %(lock)s, true), set_config('statement_timeout', %(statement)s, true),
         set_config('idle_in_transaction_session_timeout', %(statement)s, true),
-        set_config('client_min_messages', 'warning', true)
+        set_config('client_min_messages', 'warning', true), {task_registry.SHARED_LOCK}
 """
 # Of those who store records again, one at a time looks what is stored: their spans do not keep them apart.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext(%s), %s)"
@@ -56,12 +57,16 @@ class Dead:
 
 @dataclass(frozen=True)
 class Stored:
-    """The result of storing a batch: new messages, records stored before, duplicates, new dead letters."""
+    """The result of storing a batch: new messages, records stored before, duplicates, new dead letters.
+
+    `tasks` are the names of the users' tasks that want some of the new messages.
+    """
 
     stored: int
     redelivered: int
     duplicates: Sequence[Duplicate]
     dead: Sequence[Dead]
+    tasks: Sequence[str] = ()
 
 
 class BatchStore(Protocol):
@@ -113,12 +118,20 @@ def store_batch(
             dead = [*dead, *refused]
         if dead:
             DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
-        statistics.add(records[0].topic, copied.types)
+        wanting = _count_and_oblige(span, copied.types)
         stored = copied.types.total()
         redelivered = len(records) - stored - len(copied.duplicates) - len(dead)
         if redelivered:
             database.execute_sql(_WRITE_SOMETHING)
-    return Stored(stored, redelivered, copied.duplicates, dead)
+    return Stored(stored, redelivered, copied.duplicates, dead, wanting)
+
+
+def _count_and_oblige(span: Span, types: Counter[str | None]) -> list[str]:
+    """Count the stored messages, and oblige the tasks that want them; returns their names. In one round trip."""
+    if not types:
+        return []
+    values = {**statistics.addition(span.source.topic, types), **chunks.addition(span, types)}
+    return [name for (name,) in database.execute_sql(f"{statistics.ADD}; {chunks.ADD}", values).fetchall()]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The connection to PostgreSQL: one pool a process, opened late; and which of its errors are transient."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +32,8 @@ TRANSIENT = (
 )
 # SQLSTATEs (PostgreSQL manual, appendix A).
 ACCESS_DENIED, CANCELED, NO_COLUMN, NO_TABLE = "42501", "57014", "42703", "42P01"
+LOCK_NOT_AVAILABLE = "55P03"
+_ATTEMPTS, _LOCK_TIMEOUT = 100, "200ms"  # writers wait no longer, behind an attempt that waits for a reader
 # Tables that differ from the migrations: no such column or schema, and a name that is taken.
 _UNFIT = (NO_TABLE, NO_COLUMN, "3F000", "42P07")
 # The value is the cause: data exceptions (class 22), and program limits such as nesting (class 54).
@@ -61,6 +64,12 @@ class Database(PooledPostgresqlDatabase):
             self._generation += 1
             self.close_idle()
         return conn.generation == self._generation and not conn.failed and super()._can_reuse(conn)
+
+    def forget(self) -> None:
+        """Forget the connections of the parent process after a fork: both would write to their sockets."""
+        self._pool_lock = threading.RLock()  # another thread of the parent may have held it
+        self._pool_available = threading.Condition(self._pool_lock)
+        self.dispose()  # psycopg2 closes no connection of another process
 
     def execute_sql(self, sql: str, params: Any = None, *more: Any, **named: Any) -> Any:
         """Run a statement, in a span if tracing is on."""
@@ -137,6 +146,20 @@ def local_commit() -> Iterator[None]:
     with database.atomic():
         database.execute_sql("SET LOCAL synchronous_commit = local")
         yield
+
+
+def briefly(change: Callable[[], object]) -> bool:
+    """A transaction that locks writers out; False if it did not get its locks in many short attempts."""
+    for _ in range(_ATTEMPTS):
+        try:
+            with database.atomic():
+                database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+                change()
+            return True
+        except peewee.OperationalError as error:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+    return False
 
 
 def _distrust() -> str | None:

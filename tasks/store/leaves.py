@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import peewee
-
-from tasks.store.connection import database, sqlstate
+from tasks.store.connection import briefly, database
 
 _AHEAD = timedelta(days=8)  # so that a week without a bridge, or without the rights, stops nothing
 _DAY = timedelta(days=1)
@@ -30,8 +28,6 @@ _MAKE = """
 """
 _KNOWN_SECONDS = 10.0  # asking costs 7 ms with a hundred leaves
 _WIDEST = 8  # leaves in a query: planning takes about 0.2 ms for each, and it locks each with its indexes
-_ATTEMPTS, _LOCK_TIMEOUT = 100, "200ms"  # writers wait no longer, behind an attempt that waits for a reader
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Leaf(NamedTuple):
@@ -103,21 +99,7 @@ def ended_before(moment: datetime) -> list[Leaf]:
 
 def drop(leaf: Leaf) -> bool:
     """Drop a leaf with its messages; False if others read `message` all the time. Writers wait for a moment at most."""
-    return briefly(f"DROP TABLE IF EXISTS {leaf.name}")
-
-
-def briefly(statement: str) -> bool:
-    """Execute a statement that locks writers out; False if it did not get the lock in many short attempts."""
-    for _ in range(_ATTEMPTS):
-        try:
-            with database.atomic():
-                database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-                database.execute_sql(statement)
-            return True
-        except peewee.OperationalError as error:
-            if sqlstate(error) != _LOCK_NOT_AVAILABLE:
-                raise
-    return False
+    return briefly(lambda: database.execute_sql(f"DROP TABLE IF EXISTS {leaf.name}"))
 
 
 def _now() -> datetime:

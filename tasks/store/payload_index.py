@@ -2,7 +2,7 @@
 
 from tasks.errors import Unavailable
 from tasks.store import leaves
-from tasks.store.connection import database
+from tasks.store.connection import briefly, database
 
 # Not a migration: users decide whether it is worth its cost. Leaf by leaf, because no index of all can be made while
 # others write; leaves that are made later have theirs from the start.
@@ -53,5 +53,5 @@ def _make() -> None:
 
 
 def _briefly(statement: str) -> None:
-    if not leaves.briefly(statement):
+    if not briefly(lambda: database.execute_sql(statement)):
         raise Unavailable("a transaction holds the table message for too long to change its indexes")

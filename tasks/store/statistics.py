@@ -16,7 +16,7 @@ TYPES_OF_A_BATCH = 200  # the others are counted without their names, or a type 
 TYPE_CHARACTERS = 200  # longer types are counted so as well
 _TYPES_OF_AN_HOUR = 1000
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('message_count'))"
-_ADD = """
+ADD = """
     INSERT INTO message_count (precision, at, topic, type, other, messages)
     SELECT 'exact', now(), %(topic)s, stored.*
     FROM unnest(%(types)s::text[], %(others)s::boolean[], %(messages)s::bigint[]) AS stored
@@ -71,17 +71,15 @@ class ByType(NamedTuple):
     other: int
 
 
-def add(topic: str, stored: Counter[str | None]) -> None:
-    """Count the stored messages of a batch by type, in the caller's transaction. Raises peewee.DatabaseError."""
-    if not stored:
-        return
+def addition(topic: str, stored: Counter[str | None]) -> dict[str, Any]:
+    """The values of ADD, which counts the messages that a transaction stores by type; there is at least one."""
     short = Counter({kind: count for kind, count in stored.items() if len(kind or "") <= TYPE_CHARACTERS})
     named = short.most_common(TYPES_OF_A_BATCH)
     rows = [(kind, False, count) for kind, count in named]
     if len(stored) > len(named):
         rows.append((None, True, stored.total() - sum(count for _, count in named)))
     types, others, messages = map(list, zip(*rows, strict=True))
-    database.execute_sql(_ADD, {"topic": topic, "types": types, "others": others, "messages": messages})
+    return {"topic": topic, "types": types, "others": others, "messages": messages}
 
 
 def condense() -> None:

@@ -23,9 +23,11 @@ from tasks.seal import of_deployment
 from tasks.store import batches, connection
 from tasks.worker.heartbeat import Heartbeat
 from tasks.worker.persist import NAME, Persist
+from tasks.worker.wakes import Wakes
 
 _ASK_AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 5.0
+QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
 
 
 def queue(settings: Settings) -> str:
@@ -43,6 +45,7 @@ def create_app(settings: Settings) -> Celery:
     task.seal = of_deployment(settings)
     task.claims = RedisClaimStore(settings.redis_url, task.seal, worker=uuid.uuid4().hex)
     task.store = batches
+    task.wakes = Wakes(settings)
     task.seconds = settings.batch_deadline_seconds
     app.register_task(task)
     return app
@@ -147,9 +150,8 @@ def run_worker(settings: Settings) -> None:
     worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
     connection.configure(settings.database_url, "worker", connections=1)
     arguments = ["worker", "--queues", queue(settings), "--concurrency", str(settings.workers), "--pool", "prefork"]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     celery_worker.safe_say = _say_nothing  # when it stops, without our log format
     warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
-    app.worker_main(["--quiet", *arguments, *quiet])
+    app.worker_main(["--quiet", *arguments, *QUIET])
     heartbeat.stop()
     events.emit("process.stopped")

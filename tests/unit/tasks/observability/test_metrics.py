@@ -19,7 +19,10 @@ USES = [
     and node.func.attr in ("add", "set", "observe")
 ]
 DECLARED = {name: value for name, value in vars(metrics).items() if isinstance(value, metrics.Metric)}
-BOUNDED = {"topic", "partition", "problem", "reason", "route", "method", "status", "version", "broker"}
+BOUNDED = {"topic", "partition", "problem", "reason", "route", "method", "status", "version", "broker"} | {
+    "task",
+    "outcome",
+}
 
 
 def test_every_metric_is_declared_once_and_used() -> None:

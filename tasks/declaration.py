@@ -1,0 +1,168 @@
+"""How users declare tasks of their own: the decorator, the message that a function receives, how it ends a run."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tasks.errors import ConfigurationError
+
+_LONGEST_NAME = 200  # of a task, so that it fits labels and indexes
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A stored message, as a task's function receives it."""
+
+    id: str  # a UUID; the same in every attempt, so it can be the idempotency key of other systems
+    type: str | None
+    key: str | None
+    topic: str
+    partition: int
+    offset: int
+    time: datetime | None  # the record's timestamp; None if it has none
+    headers: Mapping[str, str]
+    payload: Any  # parsed JSON, or an instance of the task's `model`
+    attempt: int = 1  # of this run; 2 for the first retry
+
+
+class Retry(Exception):
+    """Raised by a task's function to run again later; it counts as a retry."""
+
+    def __init__(self, reason: str = "the task asked for a retry", after: float | None = None) -> None:
+        """`after` is in seconds; without it the task's back-off decides."""
+        super().__init__(reason)
+        self.after = after
+
+
+class Reject(Exception):
+    """Raised by a task's function for a message that it can never handle: the run fails at once, without retries."""
+
+
+class TimeLimitExceeded(Exception):
+    """Raised inside a task's function when it exceeds its `time_limit`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `task`. Those that Celery has too have its names and meanings.
+
+    Raises ConfigurationError for a value that makes no sense.
+    """
+
+    on: str | tuple[str, ...] | None = None
+    topic: str | None = None
+    name: str | None = None
+    batch: int | None = None
+    transaction: bool = False
+    model: type | None = None
+    max_retries: int | None = 3
+    retry_backoff: bool | float = True
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
+    autoretry_for: tuple[type[Exception], ...] = (Exception,)
+    time_limit: float = 300
+
+    def faults(self) -> list[str]:
+        """A sentence for each option that makes no sense."""
+        rules = {
+            "on must be a pattern of types such as order.*, or several": self.on is None
+            or all(self.patterns() or [""]),
+            "it needs on or topic, or it would never run": self.on is not None or self.topic is not None,
+            "batch must be at least 1": self.batch is None or self.batch >= 1,
+            "max_retries must be None or at least 0": self.max_retries is None or self.max_retries >= 0,
+            "retry_backoff must not be negative": float(self.retry_backoff) >= 0,
+            "time_limit must be more than 0 seconds": self.time_limit > 0,
+        }
+        return [fault for fault, holds in rules.items() if not holds]
+
+    def patterns(self) -> tuple[str, ...] | None:
+        """The patterns of types; None for any, also for messages without a type."""
+        return (self.on,) if isinstance(self.on, str) else self.on
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function with its options. Calling it calls the function, so that unit tests need no server."""
+
+    name: str
+    function: Callable[..., Any] = field(repr=False)
+    options: Options
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call the function itself."""
+        return self.function(*arguments, **named)
+
+
+_declared: dict[str, Task] = {}
+
+
+def task(**options: Any) -> Callable[[Callable[..., Any]], Task]:
+    """Let a function run for each stored message whose type matches `on`, a pattern such as `order.*`.
+
+    on: the pattern, or a tuple of patterns; `*` stands for any characters.
+    topic: only messages of this topic; alone, all of them.
+    name: the task's name; by default module and function, as in Celery.
+    batch: the function receives a sequence of up to this number of messages instead of one message.
+    transaction: what the function writes through `tasks.database` is committed together with the end of its run, so
+        it has its effect exactly once. Without it a run may be repeated after a crash.
+    model: the payload is decoded into this dataclass, msgspec.Struct or pydantic model; a mismatch fails the run.
+    max_retries: how often a failed run is retried; 3 by default, None for ever.
+    retry_backoff: seconds before the first retry, doubled for each further one; True means 1, False no delay.
+    retry_backoff_max: the longest delay, 600 s by default. retry_jitter: a random part of the delay, on by default.
+    autoretry_for: the exceptions that are retried, by default every Exception; others fail the run at once.
+    time_limit: the longest time of a run in seconds, 300 by default.
+
+    Raises ConfigurationError for an unknown option, a bad value, an asynchronous function, or a name that is taken.
+    """
+
+    def declare(function: Callable[..., Any]) -> Task:
+        name = options.get("name") or f"{function.__module__}.{function.__qualname__}"
+        declared = Task(name, function, _options(name, options))
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"task {name}: asynchronous functions are not supported, because a process runs one message at a time;"
+                " make it a plain function that calls asyncio.run"
+            )
+        if len(name) > _LONGEST_NAME:
+            raise ConfigurationError(f"task {name[:50]}...: a name has at most {_LONGEST_NAME} characters")
+        other = _declared.get(name)
+        if other is not None and _source(other.function) != _source(function):
+            raise ConfigurationError(f"two tasks are named {name}: {_source(other.function)}, {_source(function)}")
+        _declared[name] = declared
+        return declared
+
+    return declare
+
+
+def declared() -> Sequence[Task]:
+    """The tasks of all modules that were imported, by name."""
+    return [_declared[name] for name in sorted(_declared)]
+
+
+def _options(name: str, given: Mapping[str, Any]) -> Options:
+    known = [option.name for option in fields(Options)]
+    for option in given:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise ConfigurationError(f"task {name}: there is no option {option}{hint}")
+    values = dict(given)
+    if isinstance(values.get("on"), list):
+        values["on"] = tuple(values["on"])
+    try:
+        options = Options(**values)
+        faults = options.faults()
+    except TypeError as error:
+        faults = [str(error)]
+    if faults:
+        raise ConfigurationError(f"task {name}: {'; '.join(faults)}")
+    return options
+
+
+def _source(function: Callable[..., Any]) -> str:
+    code = function.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"

@@ -1,0 +1,144 @@
+"""Single runs that are not finished with their chunk: they are retried, or have failed and wait for an operator."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from tasks.store.chunks import FREE, LeaseLost, Obligation
+from tasks.store.connection import database
+
+_INSERT = """
+    INSERT INTO run (task, message_id, topic, "partition", "offset", stored_at, state, attempts, error, traceback,
+        due_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, 1, %s, %s, now() + %s::interval)
+"""
+_CLAIM = f"""
+    UPDATE run SET owner = %(owner)s, kills = CASE WHEN token IS NULL THEN kills ELSE kills + 1 END, token = %(token)s
+    WHERE id = (
+        SELECT id FROM run WHERE task = %(task)s AND state = 'retrying' AND due_at <= now() AND {FREE}
+        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, attempts, kills, message_id, topic, "partition", "offset", stored_at
+"""
+_MESSAGE = """
+    SELECT 0, id, type, key, topic, "partition", "offset", produced_at, stored_at, headers, payload FROM message
+    WHERE stored_at = %s AND topic = %s AND "partition" = %s AND "offset" = %s AND id = %s
+"""
+_LOCK = "SELECT id FROM run WHERE id = %s AND token = %s FOR UPDATE"
+_DELETE = "DELETE FROM run WHERE id = %s AND token = %s"
+_CHANGE = """
+    UPDATE run SET state = %s, attempts = attempts + 1, error = %s, traceback = %s, due_at = now() + %s::interval,
+        changed_at = now(), owner = NULL, token = NULL, kills = 0
+    WHERE id = %s AND token = %s
+"""
+_RELEASE = "UPDATE run SET owner = NULL, token = NULL WHERE token = %s"
+_ABANDON = "UPDATE run SET owner = NULL WHERE token = %s"
+_WAITING = f"""
+    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
+    WHERE EXISTS (
+        SELECT FROM task JOIN chunk ON chunk.task = task.id WHERE task.name = wanted.name AND {FREE}
+    ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND state = 'retrying' AND due_at <= now() AND {FREE})
+"""
+_BEAT = """
+    INSERT INTO task_worker (name, beat_at) VALUES (%s, now()) ON CONFLICT (name) DO UPDATE SET beat_at = now()
+"""
+_LEAVE = "DELETE FROM task_worker WHERE name = %s OR beat_at < now() - interval '1 hour'"
+_OLDEST = "SELECT min(stored_at) FROM run WHERE state = 'retrying'"
+
+
+class Failure(NamedTuple):
+    """Why a run failed, and after how many seconds it is retried; None: it is not."""
+
+    error: str
+    traceback: str
+    retry_in: float | None
+
+    @property
+    def state(self) -> str:
+        """The state of its row."""
+        return "failed" if self.retry_in is None else "retrying"
+
+    def due(self) -> timedelta | None:
+        """When it is retried, from now."""
+        return None if self.retry_in is None else timedelta(seconds=self.retry_in)
+
+
+class Run(NamedTuple):
+    """A claimed run. `kills` counts the processes that ended while they ran it."""
+
+    id: int
+    attempts: int
+    kills: int
+    message_id: Any
+    topic: str
+    partition: int
+    offset: int
+    stored_at: Any
+
+
+def add(task: str, failed: Sequence[tuple[Obligation, Failure]]) -> None:
+    """Record first attempts that failed, in the transaction that ends their part of the chunk."""
+    for message, failure in failed:
+        place = (message.topic, message.partition, message.offset, message.stored_at)
+        values = (task, message.id, *place, failure.state, failure.error, failure.traceback, failure.due())
+        database.execute_sql(_INSERT, values)
+
+
+def claim(task: str, owner: str, token: str) -> Run | None:
+    """Claim the run of a task that is due for the longest time; None if none is. Raises peewee.DatabaseError."""
+    row = database.execute_sql(_CLAIM, {"task": task, "owner": owner, "token": token}).fetchone()
+    return None if row is None else Run._make(row)
+
+
+def message(run: Run) -> Obligation | None:
+    """The message of a run; None if it was deleted. Raises peewee.DatabaseError."""
+    place = (run.stored_at, run.topic, run.partition, run.offset, run.message_id)
+    row = database.execute_sql(_MESSAGE, place).fetchone()
+    return None if row is None else Obligation._make(row)
+
+
+def lock(run: Run, token: str) -> None:
+    """Hold the run's row to the end of the transaction. Raises LeaseLost."""
+    if database.execute_sql(_LOCK, (run.id, token)).fetchone() is None:
+        raise LeaseLost
+
+
+def finish(run: Run, token: str, failure: Failure | None) -> None:
+    """Delete a run that succeeded, or keep why it failed. Raises LeaseLost."""
+    if failure is None:
+        changed = database.execute_sql(_DELETE, (run.id, token))
+    else:
+        values = (failure.state, failure.error, failure.traceback, failure.due(), run.id, token)
+        changed = database.execute_sql(_CHANGE, values)
+    if not changed.rowcount:
+        raise LeaseLost
+
+
+def release(token: str) -> None:
+    """Let others claim the run of this token."""
+    database.execute_sql(_RELEASE, (token,))
+
+
+def abandon(token: str) -> None:
+    """The same, if the process that claimed it ended, for which the run may be the cause."""
+    database.execute_sql(_ABANDON, (token,))
+
+
+def waiting(names: Sequence[str]) -> list[str]:
+    """Those of the tasks that have something to run which nobody has claimed. Raises peewee.DatabaseError."""
+    return [row[0] for row in database.execute_sql(_WAITING, {"names": list(names)}).fetchall()]
+
+
+def beat(owner: str) -> None:
+    """Keep what the processes of this parent have claimed. Raises peewee.DatabaseError."""
+    database.execute_sql(_BEAT, (owner,))
+
+
+def leave(owner: str) -> None:
+    """Free what the processes of this parent have claimed. Raises peewee.DatabaseError."""
+    database.execute_sql(_LEAVE, (owner,))
+
+
+def oldest() -> Any:
+    """When the oldest message with a run to be retried was stored; None if there is none."""
+    return database.execute_sql(_OLDEST).fetchone()[0]

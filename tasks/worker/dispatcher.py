@@ -1,0 +1,115 @@
+"""A thread of the parent of the users' tasks: queues Celery tasks for what is open, and frees what processes left.
+
+What is open is said by PostgreSQL, which is asked every second; what Redis says only makes that sooner. A task is
+queued ten times a second at most, so that many small batches do not become as many Celery tasks.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from queue import Empty, SimpleQueue
+
+import peewee
+import psycopg2
+import redis
+from kombu.exceptions import OperationalError
+
+from tasks.claim_store import explain
+from tasks.observability import events
+from tasks.store import chunks, runs
+from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
+from tasks.worker.execute import Claimed
+from tasks.worker.wakes import Wakes
+
+_LOOK_SECONDS = 1.0  # between looking into PostgreSQL, with a heartbeat
+_APART_SECONDS = 0.1  # of two Celery tasks for the same users' task, unless that has more open
+_AWAY = (redis.RedisError, OperationalError)
+
+
+class Dispatcher(threading.Thread):
+    """Runs from `start` until `stop`."""
+
+    def __init__(
+        self, owner: str, names: Collection[str], enqueue: Callable[[str], None], wakes: Wakes, queue: str, most: int
+    ) -> None:
+        """`enqueue` queues the Celery task of a users' task; at most `most` wait in `queue`."""
+        super().__init__(name="dispatcher", daemon=True)
+        self.left: SimpleQueue[Claimed] = SimpleQueue()
+        self._owner, self._names = owner, frozenset(names)
+        self._enqueue, self._wakes, self._queue, self._most = enqueue, wakes, queue, most
+        self._queued_at: dict[str, float] = {}
+        self._wanted: set[str] = set()
+        self._unfreed: list[Claimed] = []
+        self._said = ""
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Dispatch until `stop`."""
+        look_at = 0.0
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if now >= look_at:
+                look_at = now + _LOOK_SECONDS
+                self._wanted |= set(self._look())
+            wait = _APART_SECONDS if self._wanted else max(0.0, look_at - time.monotonic())
+            try:
+                self._wanted |= self._wakes.wait(max(wait, 0.01)) & self._names
+                self._dispatch()
+            except _AWAY as error:
+                self._say(f"redis: {explain(error)}")
+                self._stopping.wait(_LOOK_SECONDS)
+        self._try(lambda: runs.leave(self._owner))
+
+    def stop(self) -> None:
+        """End, and free what is still claimed. May be called more than once."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join(2)
+
+    def _dispatch(self) -> None:
+        now = time.monotonic()
+        ready = [name for name in self._wanted if now - self._queued_at.get(name, 0.0) >= _APART_SECONDS]
+        for name in ready[: max(0, self._most - self._wakes.length(self._queue))]:
+            self._enqueue(name)
+            self._wanted.discard(name)
+            self._queued_at[name] = now
+
+    def _look(self) -> Sequence[str]:
+        found: list[str] = []
+
+        def look() -> None:
+            runs.beat(self._owner)
+            self._free()
+            found.extend(runs.waiting(sorted(self._names)))
+
+        self._try(look)
+        return found
+
+    def _free(self) -> None:
+        while True:
+            try:
+                self._unfreed.append(self.left.get_nowait())
+            except Empty:
+                break
+        while self._unfreed:
+            token, ended = self._unfreed[0]
+            for kind in (chunks, runs):
+                (kind.abandon if ended else kind.release)(token)
+            self._unfreed.pop(0)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            with database.connection_context():
+                action()
+            self._said = ""
+        except (peewee.PeeweeException, psycopg2.Error) as error:
+            if sqlstate(error) == NO_TABLE:
+                self._say("postgresql: the tables are missing; run init")
+            else:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._say(f"postgresql: {reason}" if isinstance(error, TRANSIENT) else reason)
+
+    def _say(self, reason: str) -> None:
+        if reason != self._said:
+            self._said = reason
+            events.emit("dispatch.failed", reason=reason)

@@ -1,0 +1,87 @@
+"""The Celery worker that runs the users' tasks: its application, and how it begins and ends."""
+
+import uuid
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from celery.apps import worker as celery_worker
+from celery.exceptions import SecurityWarning
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+
+from tasks.config.settings import Settings, flag
+from tasks.declaration import Task
+from tasks.errors import ConfigurationError
+from tasks.observability import events, setup
+from tasks.store import connection
+from tasks.worker import app as storing
+from tasks.worker import attempt
+from tasks.worker.dispatcher import Dispatcher
+from tasks.worker.execute import NAME, Execute
+from tasks.worker.wakes import Wakes
+
+_GRACE_SECONDS = 15  # beyond a function's time limit, until its process is killed
+
+
+def queue(settings: Settings) -> str:
+    """The queue of a consumer group."""
+    return f"execute.{settings.kafka_group_id}"
+
+
+def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
+    """Wire the Celery application. Connects nothing. Raises ConfigurationError without a Redis address."""
+    if settings.redis_url is None:
+        raise ConfigurationError(f"{flag('redis_url')} / REDIS_URL must be set for this process")
+    app = Celery("tasks", broker=storing.broker_url(settings.redis_url), set_as_current=False)
+    app.conf.update(storing.configuration(settings))
+    app.conf.update(
+        task_default_queue=queue(settings),
+        # What is open is said by PostgreSQL, so a Celery task that is lost or redelivered changes nothing.
+        task_acks_late=False,
+        task_reject_on_worker_lost=False,
+        task_time_limit=None,
+        worker_max_memory_per_child=None,  # that of the functions is the users' own
+    )
+    task = Execute()
+    task.tasks = {one.name: one for one in tasks}
+    task.owner = owner
+    task.wakes = Wakes(settings)
+    app.register_task(task)
+    return app
+
+
+def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
+    """Run `settings.task_workers` processes that run the users' tasks, until stopped."""
+    setup.exit_if_a_thread_fails()
+    owner = uuid.uuid4().hex
+    app = create_app(settings, tasks, owner)
+    execute = app.tasks[NAME]
+    limits = {task.name: task.options.time_limit + _GRACE_SECONDS for task in tasks}
+
+    def enqueue(name: str) -> None:
+        execute.apply_async(args=(name,), retry=False, time_limit=limits[name])
+
+    dispatcher = Dispatcher(owner, limits, enqueue, execute.wakes, queue(settings), settings.task_workers)
+    execute.left = dispatcher.left
+    setup_logging.connect(lambda **_: events.configure(settings, "tasks"), weak=False)
+    worker_process_init.connect(lambda **_: _begin_process(settings), weak=False)
+    worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
+    connection.configure(settings.database_url, "tasks", connections=2)
+    celery_worker.safe_say = _say_nothing  # when it stops, without our log format
+    warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
+    dispatcher.start()
+    arguments = ["--queues", queue(settings), "--concurrency", str(settings.task_workers), "--pool", "prefork"]
+    app.worker_main(["--quiet", "worker", *arguments, *storing.QUIET])
+    dispatcher.stop()
+    events.emit("process.stopped")
+
+
+def _begin_process(settings: Settings) -> None:
+    connection.database.forget()
+    setup.begin(settings, "tasks")
+    attempt.prepare_process()
+
+
+def _say_nothing(*_: Any) -> None:
+    pass
