@@ -25,6 +25,7 @@ _SUMMARY = {
     "consume": "store messages from Kafka in PostgreSQL: bridge, Celery workers, and a Redis if REDIS_URL is not set",
     "local": "run Kafka, PostgreSQL, Valkey, and then init, serve and consume on this machine",
     "dead-letters": "list, show, redrive or discard records that could not be stored",
+    "runs": "list, show, retry or discard runs of your tasks that failed",
     "lost-records": "show what Kafka deleted before it was read, or acknowledge that you know",
     "retention": "delete old messages and handled dead letters; run it once a day",
 }
@@ -34,11 +35,12 @@ _EXAMPLES = {
     "consume": "consume --kafka-group-id backend --workers 4",
     "local": "local --port 8081",
     "dead-letters": "dead-letters list --reason id_conflict",
+    "runs": "runs list --task shop.tasks.book",
     "lost-records": 'lost-records --topic orders --acknowledge "retention was too short, backfilled"',
     "retention": "retention --retention-days 90 --dead-letter-retention-days 30 --dry-run",
 }
 _LONG_RUNNING = ("serve", "consume")
-_ONE_SHOT = ("init", "dead-letters", "lost-records", "retention")
+_ONE_SHOT = ("init", "dead-letters", "runs", "lost-records", "retention")
 _SERVERS = ("database_url", "kafka_brokers", "redis_url")
 _SCRIPT = "message-backend"  # as pyproject.toml names it
 _EPILOG = """exit codes:
@@ -141,9 +143,9 @@ def _run(command: str, loaded: Settings, flags: dict[str, str], options: dict[st
 
 def _add_command(commands: "argparse._SubParsersAction[_Parser]", command: str) -> None:
     sub = _new_parser(commands, command, _SUMMARY[command], _EXAMPLES[command])
-    if command == "dead-letters":
-        actions = sub.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS))
-        for name, action in ACTIONS.items():
+    if command in ACTIONS:
+        actions = sub.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS[command]))
+        for name, action in ACTIONS[command].items():
             parser = _new_parser(actions, name, action.summary, action.example)
             action.add_arguments(parser)
             _add_settings(parser, command)

@@ -1,8 +1,11 @@
 """Imports the modules of the users that declare tasks, as the setting TASKS names them."""
 
 import importlib
+import os
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tasks import declaration
 from tasks.declaration import Task
@@ -10,7 +13,13 @@ from tasks.errors import ConfigurationError
 
 
 def load(modules: Sequence[str]) -> Sequence[Task]:
-    """The tasks that these modules declare. Raises ConfigurationError, also if there are none."""
+    """The tasks that these modules declare, and those they import; none if none is named.
+
+    The current directory is searched, too, as by Celery. Raises ConfigurationError, also if there are none.
+    """
+    here = str(Path.cwd())
+    if modules and here not in sys.path:
+        sys.path.insert(0, here)
     for module in modules:
         try:
             importlib.import_module(module)
@@ -21,7 +30,13 @@ def load(modules: Sequence[str]) -> Sequence[Task]:
             where = "" if "importlib" in place.filename else f" ({place.filename}, line {place.lineno})"
             reason = f"{type(error).__name__}: {error}"
             raise ConfigurationError(f"--tasks / TASKS: module {module} cannot be imported: {reason}{where}") from error
-    found = declaration.declared()
+    found = declaration.declared() if modules else []
     if modules and not found:
         raise ConfigurationError(f"--tasks / TASKS: {', '.join(modules)}: there is no function with @task")
     return found
+
+
+def found_by_children(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of processes that start in another directory, and find the modules in the current one."""
+    paths = [str(Path.cwd()), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

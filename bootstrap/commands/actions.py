@@ -1,4 +1,4 @@
-"""The actions of `dead-letters` and their arguments. Imports no client library, because every `--help` imports it."""
+"""The actions of `dead-letters` and `runs`, with their arguments. Imports no client library, as --help needs none."""
 
 import argparse
 import uuid
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 STATES = ("waiting", "redriven", "discarded")
+RUN_STATES = ("retrying", "failed", "discarded")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,40 @@ def _caution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="change nothing; print what would happen")
 
 
-ACTIONS = {
+def _list_runs(parser: argparse.ArgumentParser) -> None:
+    _run_selection(parser)
+    parser.add_argument("--state", choices=(*RUN_STATES, "any"), default="failed", help="their state; default: failed")
+    parser.add_argument(
+        "--limit", type=_count, default=50, metavar="N", help="maximum number, newest first; default: 50"
+    )
+    parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a line")
+
+
+def _show_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_id", type=_count, metavar="ID", help="id of the run")
+
+
+def _change_runs(parser: argparse.ArgumentParser) -> None:
+    _run_selection(parser)
+    parser.add_argument("--all", action="store_true", dest="everything", help="all failed runs")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing; print how many it would be")
+
+
+def _discard_runs(parser: argparse.ArgumentParser) -> None:
+    _change_runs(parser)
+    parser.add_argument("--note", required=True, type=_text, metavar="TEXT", help="reason why they are not needed")
+
+
+def _run_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--id", action="append", type=_count, default=[], dest="ids", metavar="ID", help="repeatable")
+    parser.add_argument("--task", metavar="NAME", help="only those of this task")
+    parser.add_argument(
+        "--from", type=_time, dest="since", metavar="TIME", help="changed then or later, as 2026-01-31T12:00:00Z"
+    )
+    parser.add_argument("--to", type=_time, dest="until", metavar="TIME", help="changed before this time")
+
+
+_OF_DEAD_LETTERS = {
     "list": Action(
         "list dead letters, newest first",
         "dead-letters list --topic orders --from 2026-01-31T00:00:00Z --json",
@@ -101,6 +135,21 @@ ACTIONS = {
         _release,
     ),
 }
+
+
+_OF_RUNS = {
+    "list": Action("list runs of your tasks that failed, newest first", "runs list --task shop.tasks.book", _list_runs),
+    "show": Action("show one run with its traceback", "runs show 17", _show_run),
+    "retry": Action(
+        "run failed runs once more, after the cause is fixed; one that fails again is failed again",
+        "runs retry --task shop.tasks.book --from 2026-01-31T00:00:00Z",
+        _change_runs,
+    ),
+    "discard": Action(
+        "mark failed runs as discarded", "runs discard --id 17 --note 'the order was cancelled'", _discard_runs
+    ),
+}
+ACTIONS = {"dead-letters": _OF_DEAD_LETTERS, "runs": _OF_RUNS}
 
 
 def _id(text: str) -> uuid.UUID:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from bootstrap.commands.terminal import plain, table
 from bridge.kafka import topics
 from bridge.kafka.publisher import KafkaPublisher
 from bridge.redrive import redrive
@@ -44,9 +45,7 @@ def _list(settings: Settings, state: str, limit: int, as_json: bool, **selected:
         return
     heads = ("id", "dead at", "state", "reason", "topic/partition/offset", "detail")
     rows = [heads, *(_row(letter) for letter in letters)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads) - 1)]
-    for row in rows:
-        print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ")
+    table(rows)
     if len(letters) == limit:
         print(f"the newest {limit}; --limit shows more", file=sys.stderr)
 
@@ -59,10 +58,10 @@ def _show(settings: Settings, letter_id: uuid.UUID, raw: bool) -> None:
     if raw:
         sys.stdout.buffer.write(record.value or b"")
         return
-    shown = {name: "-" if value is None else _plain(str(value)) for name, value in dead_letters.fields(letter).items()}
+    shown = {name: "-" if value is None else plain(str(value)) for name, value in dead_letters.fields(letter).items()}
     shown["key"] = _text(record.key)
     for name, value in record.headers or ():
-        shown[f"header {_plain(name)}"] = _text(value)
+        shown[f"header {plain(name)}"] = _text(value)
     shown["value"] = _text(record.value)
     width = max(map(len, shown))
     for name, text in shown.items():
@@ -153,17 +152,12 @@ def _print_dry_run(verb: str, groups: list[Group]) -> None:
 def _row(letter: DeadLetter) -> tuple[str, ...]:
     place = f"{letter.topic}/{letter.partition}/{letter.offset}"
     died = letter.dead_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    return str(letter.id), died, letter.state, letter.reason, place, _plain(letter.detail)
+    return str(letter.id), died, letter.state, letter.reason, place, plain(letter.detail)
 
 
 def _text(raw: bytes | None) -> str:
     """Bytes for a terminal: bytes that are not UTF-8 as \\x and two digits."""
-    return "(none)" if raw is None else _plain(raw.decode(errors="backslashreplace"))
-
-
-def _plain(text: str) -> str:
-    """Text without control characters, which a terminal would execute and which any sender can write."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "(none)" if raw is None else plain(raw.decode(errors="backslashreplace"))
 
 
 _ACTIONS: dict[str, Callable[..., None]] = {

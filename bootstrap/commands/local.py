@@ -17,6 +17,7 @@ from bootstrap.commands import init
 from bootstrap.localstack import running
 from bootstrap.localstack.ports import LOOPBACK, free_port, is_free
 from bootstrap.localstack.stack import Stack
+from tasks import user_modules
 from tasks.config import settings as settings_module
 from tasks.config.parsers import ApiKey
 from tasks.config.settings import Settings, child_environment
@@ -45,7 +46,7 @@ def run(settings: Settings, flags: Mapping[str, str]) -> None:
         started = settings.local_started or began
         api = _Api(address, port, settings.api_keys)
         threading.Thread(target=_announce, args=(stack, api, started, fresh), daemon=True).start()
-        _run_procfile(variables)
+        _run_procfile(user_modules.found_by_children(variables))
 
 
 def _port(settings: Settings, environment: Mapping[str, str], address: str) -> int:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from tasks.config.settings import Settings
 from tasks.observability import events
-from tasks.store import claims, connection, dead_letters, idempotency, leaves, migrations, statistics
+from tasks.store import chunks, claims, connection, dead_letters, idempotency, leaves, migrations, runs, statistics
 
 
 def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
@@ -38,6 +38,11 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
 def _delete_messages(before: datetime, dry_run: bool) -> int:
     """Drop the leaves whose messages are all older, and what is known of those; returns how many there are or were."""
     old, messages = leaves.ended_before(before), 0
+    waiting = min(filter(None, (chunks.oldest(), runs.oldest())), default=None)
+    needed = [leaf for leaf in old if waiting is not None and waiting < leaf.end]
+    if needed:  # the users' tasks have still to run for messages in them
+        events.emit("retention.postponed", leaf=needed[0].name, waiting_since=waiting)
+        old = [leaf for leaf in old if leaf not in needed]
     if dry_run:
         return statistics.count_before(old[-1].end) if old else 0
     for leaf in old:

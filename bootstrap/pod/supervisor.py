@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from bootstrap.localstack import binaries
 from bootstrap.pod import listener
+from tasks import user_modules
 from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError, LocalStackError
 
@@ -90,9 +91,7 @@ def become(settings: Settings, environment: dict[str, str]) -> NoReturn:
         environment["REDIS_URL"] = f"unix://{directory}/redis.sock"
     if settings.metrics_port and settings.prometheus_multiproc_dir is None:
         environment["PROMETHEUS_MULTIPROC_DIR"] = f"{directory}/metrics"
-    if settings.tasks:  # modules of the users, who start this command in their own directory
-        paths = [str(Path.cwd()), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment = user_modules.found_by_children(environment)
     # exec, so that signals reach supervisord itself; its command line must not contain "consume".
     os.chdir(Path(__file__).parents[2])
     sys.stdout.flush()

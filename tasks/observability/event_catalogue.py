@@ -96,7 +96,7 @@ CATALOGUE = _catalogue(
     Event(
         "retention.postponed",
         logging.WARNING,
-        "Old messages are read all the time, as by pg_dump; the next run of retention drops them",
+        "Old messages are read all the time, as by pg_dump, or tasks have not run for them; a later run drops them",
     ),
     Event("maintenance.failed", logging.WARNING, "A bridge cannot maintain the tables; it tries again"),
     Event("bridge.resumed", logging.INFO, "The bridge reads again"),

@@ -92,10 +92,11 @@ def _retry_in(error: Exception, options: Options, attempt: int) -> float | None:
         return None
     if isinstance(error, Retry) and error.after is not None:
         return max(0.0, error.after)
-    # Far beyond the longest delay, the formula's power of two would not fit a float.
-    retries, factor = min(attempt - 1, 60), float(options.retry_backoff)
-    maximum = int(options.retry_backoff_max)
-    return float(get_exponential_backoff_interval(factor, retries, maximum, options.retry_jitter and factor >= 1))
+    if not options.retry_backoff:
+        return 0.0
+    factor, maximum = int(max(1, options.retry_backoff)), int(options.retry_backoff_max)
+    retries = min(attempt - 1, 60)  # far beyond the longest delay
+    return float(get_exponential_backoff_interval(factor, retries, maximum, options.retry_jitter))
 
 
 def after_call(error: Exception | None) -> Exception | None:

@@ -56,6 +56,19 @@ def test_only_what_is_old_is_deleted(ready: World) -> None:
     assert ready.count() == 2
 
 
+def test_messages_for_which_a_task_has_still_to_run_are_kept(ready: World) -> None:
+    messages(ready, 3, days=9)
+    messages(ready, 2, days=8)
+    ready.sql(
+        'INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, stored_at, messages)'
+        " SELECT 1, 't', 0, 1, 2, stored_at, 1 FROM message ORDER BY stored_at DESC LIMIT 1"
+    )
+    assert outcome(ready, "--retention-days", "7") == (3, 0)
+    assert ready.count() == 2
+    ready.sql("DELETE FROM chunk")
+    assert outcome(ready, "--retention-days", "7") == (2, 0)
+
+
 def test_ids_are_forgotten_before_their_messages(tables: World) -> None:
     headers = [("message-id", b"10000000-0000-4000-a000-000000000001")]
     first, again = (Record("topic", 0, offset, 1, None, b"{}", headers) for offset in (0, 1))

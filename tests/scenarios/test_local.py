@@ -144,6 +144,26 @@ def _dead_letter_commands_work(directory: Path) -> None:
     assert _bootstrap(directory, "dead-letters list --json") == ""
 
 
+def test_a_task_of_ones_own_as_its_page_tells_it(directory: Path, running: list[Local]) -> None:
+    page, port = (ROOT / "docs" / "your-own-tasks.md").read_text(), free_port()
+    [module] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (directory / "shop").mkdir()
+    (directory / "shop" / "tasks.py").write_text(module)
+    local = Local(directory, port, tasks="shop.tasks", pythonpath=str(directory))
+    running.append(local)
+    local.wait_for("From nothing to the first message stored")
+    for line in re.findall(r"^curl .*$", page, re.MULTILINE):
+        subprocess.run(shlex.split(line.replace(_README_PORT, str(port))), check=True, capture_output=True)
+    local.wait_for("receipt for 7, attempt 1")
+    commands = re.findall(r"^python -m bootstrap (runs .*)$", page, re.MULTILINE)
+    assert [command.split()[1] for command in commands] == ["list", "show", "retry", "discard"]
+    wait_until(lambda: _bootstrap(directory, "runs list --json"), "the run that failed is listed")
+    run = json.loads(_bootstrap(directory, "runs list --json"))
+    assert (run["task"], run["error"]) == ("shop.tasks.book", "Reject: order 8 has no amount")
+    listed, shown, retried, _ = [_bootstrap(directory, command.replace("ID", str(run["id"]))) for command in commands]
+    assert "order 8" in listed and "Reject" in shown and "1 are run once more" in retried
+
+
 def _bootstrap(directory: Path, arguments: str) -> str:
     """What a command prints that finds the servers of the running stack by itself."""
     variables = {**settings.child_environment({}), "LOCAL_DIR": str(directory)}

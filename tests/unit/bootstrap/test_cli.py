@@ -22,7 +22,8 @@ def run(*arguments: str) -> int:
 
 @pytest.mark.parametrize(
     ("command", "action"),
-    [(command, "") for command in COMMANDS if command != "dead-letters"] + [("dead-letters", a) for a in ACTIONS],
+    [(command, "") for command in COMMANDS if command not in ACTIONS]
+    + [(command, action) for command, actions in ACTIONS.items() for action in actions],
 )
 def test_help_lists_every_flag_with_its_variable_and_an_example(
     command: str, action: str, capsys: pytest.CaptureFixture[str]
@@ -36,8 +37,9 @@ def test_help_lists_every_flag_with_its_variable_and_an_example(
     assert f"python -m bootstrap {command} {action}".rstrip() in text
 
 
-def test_every_example_of_dead_letters_is_accepted() -> None:
-    for action in ACTIONS.values():
+@pytest.mark.parametrize("command", ACTIONS)
+def test_every_example_of_an_action_is_accepted(command: str) -> None:
+    for action in ACTIONS[command].values():
         cli.parser().parse_args(shlex.split(action.example))
 
 
@@ -47,7 +49,7 @@ def test_every_example_of_dead_letters_is_accepted() -> None:
         (["serve", "--port", "many"], "--port"),
         (["serve", "--prot", "1"], "--prot"),
         (["explode"], "explode"),
-        ([], "init|serve|consume|local|dead-letters|lost-records|retention"),
+        ([], "init|serve|consume|local|dead-letters|runs|lost-records|retention"),
         (["consume", "--only", "everything"], "--only"),
         (["init", "--database-url", "mysql://x"], "DATABASE_URL"),
         (["dead-letters"], "list|show|redrive|discard"),

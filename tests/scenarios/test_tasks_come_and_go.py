@@ -1,0 +1,113 @@
+"""A task begins at one exact transaction, pods of two versions run side by side, and operators see what failed."""
+
+from collections import Counter
+
+import orjson
+import pytest
+
+from bootstrap.commands import init
+from tasks.store.connection import database
+from tests.clients import events
+from tests.user_tasks import EFFECT
+from tests.waiting import wait_until
+from tests.world import World
+
+_COUNT = 20_000
+
+
+def _register(world: World, modules: str) -> None:
+    init.run(world.settings(tasks=modules), {}, check=False)
+    database.close_all()
+
+
+def _is_done(world: World) -> bool:
+    return world.sql("SELECT (SELECT count(*) FROM chunk) + (SELECT count(*) FROM run WHERE state = 'retrying')") == [
+        (0,)
+    ]
+
+
+def test_a_task_begins_at_one_exact_transaction(ready: World) -> None:
+    ready.sql(EFFECT)
+    made = events(_COUNT)
+    pod = ready.consume(batch_records="100")
+    for number, _ in enumerate(ready.under_load(made, 10)):
+        if number == 4:
+            _register(ready, "tests.user_tasks")
+        if number == 7:
+            ready.start("consume", "--only", "tasks", tasks="tests.user_tasks")
+    ready.wait_for(_COUNT)
+    wait_until(lambda: _is_done(ready), "all obligations have ended", 60)
+    wanted = "SELECT id::text FROM message WHERE xact > (SELECT xact FROM task WHERE name = 'exact')"
+    after = Counter(message for (message,) in ready.sql(wanted))
+    ran = Counter(message for (message,) in ready.sql("SELECT message FROM effect WHERE task = 'exact'"))
+    assert ran == after
+    assert 0 < after.total() < _COUNT
+    assert pod.stop() == 0
+
+
+def test_a_task_whose_code_is_missing_waits_and_the_others_go_on(ready: World) -> None:
+    ready.sql(EFFECT)
+    _register(ready, "tests.user_tasks")
+    ready.sql("INSERT INTO task (name, patterns) VALUES ('removed', '{%}')")
+    ready.consume(tasks="tests.user_tasks")
+    ready.produce(list(events(100).values()))
+    ready.wait_for(100)
+    of_others = "SELECT count(*) FROM chunk JOIN task ON task.id = task WHERE name <> 'removed'"
+    wait_until(lambda: ready.sql(of_others) == [(0,)], "the others have run")
+    assert ready.sql("SELECT sum(messages) FROM chunk") == [(100,)]
+
+
+def test_a_changed_pattern_is_registered_and_what_was_obliged_before_still_runs(ready: World) -> None:
+    ready.sql(EFFECT)
+    ready.sql("INSERT INTO task (name, patterns) VALUES ('exact', '{order.%}')")
+    pod = ready.consume()
+    ready.produce([orjson.dumps({"type": "order.paid"})])
+    ready.wait_for(1)
+    _register(ready, "tests.user_tasks")
+    assert ready.sql("SELECT patterns FROM task WHERE name = 'exact' AND retired_at IS NULL") == [(["type-%"],)]
+    ready.start("consume", "--only", "tasks", tasks="tests.user_tasks")
+    ready.produce([orjson.dumps({"type": "order.paid", "wish": ""}), orjson.dumps({"type": "type-1"})])
+    ready.wait_for(3)
+    wait_until(lambda: _is_done(ready), "all obligations have ended")
+    types = "SELECT type FROM effect JOIN message ON id::text = message WHERE task = 'exact' ORDER BY stored_at"
+    assert ready.sql(types) == [("order.paid",), ("type-1",)]
+    assert pod.stop() == 0
+
+
+def test_failed_runs_are_listed_shown_retried_and_discarded(ready: World) -> None:
+    ready.sql(EFFECT)
+    _register(ready, "tests.user_tasks")
+    ready.consume(tasks="tests.user_tasks")
+    ready.produce([orjson.dumps({"type": "order.paid", "wish": "fail"}) for _ in range(3)])
+    ready.wait_for(3)
+    wait_until(lambda: ready.sql("SELECT count(*) FROM run WHERE state = 'failed'") == [(3,)], "they failed")
+    listed = ready.run("runs", "list", "--task", "flaky", "--json")
+    rows = [orjson.loads(line) for line in listed.stdout.splitlines()]
+    assert {(row["state"], row["attempts"], row["error"]) for row in rows} == {
+        ("failed", 3, "ValueError: as its message says")
+    }
+    shown = ready.run("runs", "show", str(rows[0]["id"])).stdout
+    assert 'raise ValueError("as its message says")' in shown
+    assert (
+        "would discard 1" in ready.run("runs", "discard", "--id", str(rows[0]["id"]), "--note", "n", "--dry-run").stdout
+    )
+    assert "discarded 1" in ready.run("runs", "discard", "--id", str(rows[0]["id"]), "--note", "n").stdout
+    assert ready.run("runs", "retry").returncode == 2
+    assert "2 are run once more" in ready.run("runs", "retry", "--all").stdout
+    wait_until(
+        lambda: ready.sql("SELECT array_agg(attempts ORDER BY id) FROM run WHERE state = 'failed'") == [([4, 4],)],
+        "again",
+    )
+
+
+@pytest.mark.parametrize(
+    ("modules", "sentence"),
+    [
+        ("no_such_module", "TASKS: module no_such_module cannot be imported"),
+        ("tests.records", "no function with @task"),
+    ],
+)
+@pytest.mark.parametrize("command", ["init", "consume"])
+def test_a_bad_module_is_a_sentence_and_never_a_pod(ready: World, command: str, modules: str, sentence: str) -> None:
+    done = ready.run(command, tasks=modules)
+    assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
