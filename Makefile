@@ -5,7 +5,7 @@ TALK_TO_KAFKA := bridge dead_letters init kafka_consumer operations publisher re
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench bench-http bench-latency bench-growth bench-reads bench-conditions chaos verify-kube docs site lock clean-data clean
+.PHONY: help install run test check compat bench bench-http bench-latency bench-growth bench-reads bench-conditions bench-tasks chaos verify-kube docs site lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-reads: install ## how long reads take with 20 million messages in 100 leav
 
 bench-conditions: install ## the storing rate while a snapshot is held, and with PostgreSQL 2.5 and 12 ms away (4 minutes)
 	@$(BIN)/python -m bench.conditions
+
+bench-tasks: install ## users' tasks, from Kafka until all have run, and Celery alone (5 minutes)
+	@$(BIN)/python -m bench.tasks
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

@@ -13,16 +13,17 @@ from tasks.errors import ConfigurationError
 
 
 def load(modules: Sequence[str]) -> Sequence[Task]:
-    """The tasks that these modules declare, and those they import; none if none is named.
+    """The tasks in these modules, declared there or imported, and those of their submodules; by name.
 
     The current directory is searched, too, as by Celery. Raises ConfigurationError, also if there are none.
     """
     here = str(Path.cwd())
     if modules and here not in sys.path:
         sys.path.insert(0, here)
+    found: dict[str, Task] = {}
     for module in modules:
         try:
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
         except ConfigurationError as error:
             raise ConfigurationError(f"--tasks / TASKS, module {module}: {error}") from error
         except Exception as error:
@@ -30,10 +31,12 @@ def load(modules: Sequence[str]) -> Sequence[Task]:
             where = "" if "importlib" in place.filename else f" ({place.filename}, line {place.lineno})"
             reason = f"{type(error).__name__}: {error}"
             raise ConfigurationError(f"--tasks / TASKS: module {module} cannot be imported: {reason}{where}") from error
-    found = declaration.declared() if modules else []
+        there = [one for one in vars(imported).values() if isinstance(one, Task)]
+        there += [one for one in declaration.declared() if f"{one.function.__module__}.".startswith(f"{module}.")]
+        found |= {one.name: one for one in there}
     if modules and not found:
         raise ConfigurationError(f"--tasks / TASKS: {', '.join(modules)}: there is no function with @task")
-    return found
+    return [found[name] for name in sorted(found)]
 
 
 def found_by_children(environment: Mapping[str, str]) -> dict[str, str]:

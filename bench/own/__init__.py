@@ -1,0 +1,1 @@
+"""Tasks as users write them, one a module, for `make bench-tasks`."""

@@ -1,0 +1,8 @@
+"""A task that does nothing."""
+
+from tasks import Message, task
+
+
+@task(on="*")
+def noop(message: Message) -> None:
+    """Do nothing."""
