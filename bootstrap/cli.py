@@ -25,6 +25,7 @@ _SUMMARY = {
     "consume": "store messages from Kafka in PostgreSQL: bridge, Celery workers, and a Redis if REDIS_URL is not set",
     "local": "run Kafka, PostgreSQL, Valkey, and then init, serve and consume on this machine",
     "dead-letters": "list, show, redrive or discard records that could not be stored",
+    "tasks": "list your tasks, or pause, resume and retire one",
     "runs": "list, show, retry or discard runs of your tasks that failed",
     "lost-records": "show what Kafka deleted before it was read, or acknowledge that you know",
     "retention": "delete old messages and handled dead letters; run it once a day",
@@ -35,12 +36,13 @@ _EXAMPLES = {
     "consume": "consume --kafka-group-id backend --workers 4",
     "local": "local --port 8081",
     "dead-letters": "dead-letters list --reason id_conflict",
+    "tasks": "tasks list",
     "runs": "runs list --task shop.tasks.book",
     "lost-records": 'lost-records --topic orders --acknowledge "retention was too short, backfilled"',
     "retention": "retention --retention-days 90 --dead-letter-retention-days 30 --dry-run",
 }
 _LONG_RUNNING = ("serve", "consume")
-_ONE_SHOT = ("init", "dead-letters", "runs", "lost-records", "retention")
+_ONE_SHOT = ("init", "dead-letters", "tasks", "runs", "lost-records", "retention")
 _SERVERS = ("database_url", "kafka_brokers", "redis_url")
 _SCRIPT = "message-backend"  # as pyproject.toml names it
 _EPILOG = """exit codes:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import peewee
 import psycopg2
 
-from tasks.observability import events
-from tasks.store import leaves, statistics
+from tasks.observability import events, metrics
+from tasks.store import leaves, statistics, task_status
 from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
 
 _INTERVAL_SECONDS = 10.0
@@ -20,11 +20,12 @@ class Maintenance(threading.Thread):
         super().__init__(name="maintenance", daemon=True)
         self._stopping = threading.Event()
         self._said = ""
+        self._tasks: set[str] = set()
 
     def run(self) -> None:
-        """Make leaves ahead and condense the counts of messages, again and again."""
+        """Make leaves ahead, condense the counts of messages, and measure what waits for the users' tasks."""
         while True:
-            for action in (leaves.make_ahead, statistics.condense):
+            for action in (leaves.make_ahead, statistics.condense, self._measure_tasks):
                 self._try(action)
             if self._stopping.wait(_INTERVAL_SECONDS):
                 return
@@ -40,6 +41,18 @@ class Maintenance(threading.Thread):
             if failure != self._said and sqlstate(error) != NO_TABLE:  # the reporter's thread says so
                 self._said = failure
                 events.emit("maintenance.failed", reason=failure)
+
+    def _measure_tasks(self) -> None:
+        # Here, so that it is known while no process runs them. A task whose patterns changed has several rows.
+        waiting, oldest = dict.fromkeys(self._tasks, 0), dict.fromkeys(self._tasks, 0.0)
+        for task in task_status.all_tasks():
+            waiting[task.name] = waiting.get(task.name, 0) + task.waiting
+            oldest[task.name] = max(oldest.get(task.name, 0.0), task.oldest_seconds)
+            metrics.TASK_PAUSED.set(task.paused is not None, task.name)
+        for name, messages in waiting.items():
+            metrics.TASK_WAITING.set(messages, name)
+            metrics.TASK_OLDEST.set(oldest[name], name)
+        self._tasks |= waiting.keys()
 
     def stop(self) -> None:
         """End after the current work. May be called more than once."""

@@ -2,11 +2,11 @@
 
 from bridge.backpressure import Backpressure
 from bridge.batches import Batcher
-from bridge.dead_letter_limit import DeadLetterLimit
 from bridge.kafka.types import ConsumedRecord, Consumer, TopicPartition
 from bridge.reporter import Reporter
 from tasks.config.settings import Settings
 from tasks.observability import events
+from tasks.share_limit import ShareLimit
 
 
 class Quarantine:
@@ -24,7 +24,7 @@ class Quarantine:
     ) -> None:
         self.partitions: frozenset[TopicPartition] = frozenset()
         self.backpressure = Backpressure()
-        self._limit: DeadLetterLimit[TopicPartition] = DeadLetterLimit(settings.dead_letter_limit_percent)
+        self._limit: ShareLimit[TopicPartition] = ShareLimit(settings.dead_letter_limit_percent)
         self._consumer = consumer
         self._batcher = batcher
         self._reporter = reporter

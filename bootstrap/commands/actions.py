@@ -81,6 +81,10 @@ def _list_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=_count, default=50, metavar="N", help="maximum number, newest first; default: 50"
     )
+    _as_json(parser)
+
+
+def _as_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a line")
 
 
@@ -149,7 +153,30 @@ _OF_RUNS = {
         "mark failed runs as discarded", "runs discard --id 17 --note 'the order was cancelled'", _discard_runs
     ),
 }
-ACTIONS = {"dead-letters": _OF_DEAD_LETTERS, "runs": _OF_RUNS}
+
+
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the task")
+
+
+def _pause(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("--note", required=True, type=_text, metavar="TEXT", help="reason why it is paused")
+
+
+_OF_TASKS = {
+    "list": Action("list your tasks with what waits for them", "tasks list --json", _as_json),
+    "pause": Action(
+        "let a task run nothing until it is resumed; what it has to run for waits",
+        "tasks pause shop.tasks.book --note 'the bank is closed'",
+        _pause,
+    ),
+    "resume": Action("let a paused task run again", "tasks resume shop.tasks.book", _name),
+    "retire": Action(
+        "end a task: messages that are stored from now on do not run it", "tasks retire shop.tasks.book", _name
+    ),
+}
+ACTIONS = {"tasks": _OF_TASKS, "dead-letters": _OF_DEAD_LETTERS, "runs": _OF_RUNS}
 
 
 def _id(text: str) -> uuid.UUID:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
-COMMANDS = ("init", "serve", "consume", "local", "dead-letters", "runs", "lost-records", "retention")
+COMMANDS = ("init", "serve", "consume", "local", "dead-letters", "tasks", "runs", "lost-records", "retention")
 WITH_KAFKA = ("init", "serve", "consume", "local", "dead-letters")
 PROCESSING = ("init", "serve", "consume", "local")
 

@@ -123,6 +123,12 @@ class Settings:
     task_workers: int = setting(
         "auto", parsers.workers, "number of processes for your tasks; auto: one for each CPU core", "consume"
     )
+    task_failure_limit_percent: int = setting(
+        "50",
+        parsers.percent,
+        "share of failures in a task's runs above which it is paused; 100: never",
+        "consume",
+    )
     batch_records: int = setting("2000", parsers.positive, "maximum number of records in a batch", "consume")
     batch_bytes: int = setting(
         "2000000",

@@ -43,6 +43,7 @@ CATALOGUE = _catalogue(
     Event("service.unavailable", logging.WARNING, "A service does not respond; the process waits and retries"),
     Event("service.available", logging.INFO, "A service that was unavailable responds again"),
     Event("run.retrying", logging.WARNING, "A run of a users' task failed, and will be retried"),
+    Event("task.paused", logging.ERROR, "Too many runs of a users' task failed; it runs nothing until it is resumed"),
     Event("run.failed", logging.ERROR, "A run of a users' task failed, and will not be retried"),
     Event(
         "execution.failed",

@@ -20,6 +20,7 @@ from tasks.config.settings import Settings
 from tasks.observability.event_catalogue import CATALOGUE
 
 STDOUT = 1  # its file descriptor
+TASKS = "tasks"  # the process that runs code of the users, which logs through `logging`
 _NUMBERS = re.compile(r"\d+")
 _REPETITION_SECONDS = 60.0
 
@@ -34,6 +35,12 @@ def emit(name: str, traceback_of: BaseException | None = None, /, **fields: Any)
 def is_logged(name: str) -> bool:
     """Whether the level of `name` is logged, for callers that would compute its fields only for the log."""
     return CATALOGUE[name].level >= _lines.level
+
+
+def say_of_all_lines(fields: Mapping[str, Any]) -> None:
+    """Add fields to each line that is logged through `logging` from now on: of a run, in what users' code logs."""
+    global _context
+    _context = fields
 
 
 def library_logger(name: str) -> logging.Logger:
@@ -52,7 +59,9 @@ def configure(settings: Settings, process: str, to: int = STDOUT) -> None:
     _lines = kind({"process": process, "env": settings.app_env}, level, to)
     root = logging.getLogger()
     root.handlers[:] = [_FromLibraries()]
-    root.setLevel(logging.WARNING)
+    root.setLevel(level if process == TASKS else logging.WARNING)
+    for library in ("celery", "kombu", "peewee"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # it would log each attempt to export
 
 
@@ -131,7 +140,7 @@ class _FromLibraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            fields = {"logger": record.name, "message": record.getMessage()}
+            fields = {"logger": record.name, "message": record.getMessage(), **_context}
             _lines.say(record.levelno, "log", fields, record.exc_info[1] if record.exc_info else None)
         except Exception:  # as handlers of `logging` do: a mistake in a library's log call must not reach its caller
             self.handleError(record)
@@ -142,4 +151,5 @@ def _shown(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False) if not text or " " in text or "\n" in text else text
 
 
+_context: Mapping[str, Any] = {}
 _lines: _Lines = _TextLines({"process": "python", "env": ""}, logging.WARNING)

@@ -120,6 +120,15 @@ RUNS = Counter(
     "task_runs_total", "runs", "Runs of users' tasks that ended: done, retrying or failed", "task", "outcome"
 )
 
+TASK_WAITING = Gauge(
+    "task_waiting_messages",
+    "messages",
+    "Messages that a users' task has still to run for, the same in each bridge",
+    "task",
+)
+TASK_OLDEST = Gauge("task_oldest_waiting_seconds", "seconds", "Time since the oldest of them was stored", "task")
+TASK_PAUSED = Gauge("task_paused", "0 or 1", "A users' task that is paused", "task")
+
 CONSUMED = Counter("records_consumed_total", "records", "Records that the bridge read from Kafka", "topic")
 HANDED_OVER = Counter("batches_handed_over_total", "batches", "Batches handed to Celery for the first time", "topic")
 REDELIVERED_BATCHES = Counter("batches_redelivered_total", "batches", "Batches handed to Celery again", "topic")

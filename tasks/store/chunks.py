@@ -30,6 +30,8 @@ FREE = f"""
         SELECT FROM task_worker WHERE task_worker.name = owner AND beat_at > now() - interval '{_LOST_SECONDS} seconds'
     ))
 """
+# Of %(task)s, the name of a task.
+NOT_PAUSED = "NOT EXISTS (SELECT FROM paused_task WHERE paused_task.name = %(task)s)"
 _CLAIM = f"""
     UPDATE chunk SET owner = %(owner)s, token = %(token)s, claims = claims + 1
     WHERE id IN (
@@ -38,7 +40,7 @@ _CLAIM = f"""
                 SELECT oldest.* FROM task, LATERAL (
                     SELECT chunk.id, messages FROM chunk WHERE chunk.task = task.id AND {FREE}
                     ORDER BY chunk.id LIMIT {_MOST_CHUNKS} FOR UPDATE SKIP LOCKED
-                ) AS oldest WHERE task.name = %(task)s
+                ) AS oldest WHERE task.name = %(task)s AND {NOT_PAUSED}
             ) AS free
         ) AS summed WHERE before < %(messages)s
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from tasks.store.chunks import FREE, LeaseLost, Obligation
+from tasks.store.chunks import FREE, NOT_PAUSED, LeaseLost, Obligation
 from tasks.store.connection import database
 
 _INSERT = """
@@ -15,7 +15,7 @@ _INSERT = """
 _CLAIM = f"""
     UPDATE run SET owner = %(owner)s, kills = CASE WHEN token IS NULL THEN kills ELSE kills + 1 END, token = %(token)s
     WHERE id = (
-        SELECT id FROM run WHERE task = %(task)s AND state = 'retrying' AND due_at <= now() AND {FREE}
+        SELECT id FROM run WHERE task = %(task)s AND state = 'retrying' AND due_at <= now() AND {FREE} AND {NOT_PAUSED}
         ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
     )
     RETURNING id, attempts, kills, message_id, topic, "partition", "offset", stored_at
@@ -35,9 +35,9 @@ _RELEASE = "UPDATE run SET owner = NULL, token = NULL WHERE token = %s"
 _ABANDON = "UPDATE run SET owner = NULL WHERE token = %s"
 _WAITING = f"""
     SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
-    WHERE EXISTS (
+    WHERE wanted.name NOT IN (SELECT name FROM paused_task) AND (EXISTS (
         SELECT FROM task JOIN chunk ON chunk.task = task.id WHERE task.name = wanted.name AND {FREE}
-    ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND state = 'retrying' AND due_at <= now() AND {FREE})
+    ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND state = 'retrying' AND due_at <= now() AND {FREE}))
 """
 _BEAT = """
     INSERT INTO task_worker (name, beat_at) VALUES (%s, now()) ON CONFLICT (name) DO UPDATE SET beat_at = now()

@@ -194,6 +194,12 @@ MIGRATIONS = (
         CREATE INDEX run_changed_at ON run (changed_at, id);
         CREATE INDEX run_stored_at ON run (stored_at) WHERE state = 'retrying';
 
+        CREATE TABLE paused_task (
+            name text PRIMARY KEY,
+            reason text NOT NULL,
+            limit_percent integer,
+            paused_at timestamptz NOT NULL DEFAULT now()
+        );
         CREATE TABLE task_worker (
             name text PRIMARY KEY,
             beat_at timestamptz NOT NULL

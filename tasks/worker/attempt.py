@@ -10,7 +10,7 @@ import msgspec
 from celery.utils.time import get_exponential_backoff_interval
 
 from tasks.declaration import Message, Options, Reject, Retry, Task, TimeLimitExceeded
-from tasks.observability import events, metrics
+from tasks.observability import events
 from tasks.store.chunks import Obligation
 from tasks.store.connection import database
 from tasks.store.runs import Failure
@@ -32,14 +32,18 @@ def call(task: Task, messages: Sequence[Message]) -> Exception | None:
 
     SystemExit and its like end the process.
     """
+    first = messages[0]
+    events.say_of_all_lines({"task": task.name, "message_id": first.id, "attempt": first.attempt})
     try:
         signal.setitimer(signal.ITIMER_REAL, task.options.time_limit)
         try:
-            task.function(messages[0] if task.options.batch is None else messages)
+            task.function(first if task.options.batch is None else messages)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except Exception as error:
         return error
+    finally:
+        events.say_of_all_lines({})
     return None
 
 
@@ -112,14 +116,6 @@ def after_call(error: Exception | None) -> Exception | None:
 def _is_in_transaction() -> bool:
     connection: Any = database.connection()
     return bool(connection.get_transaction_status())
-
-
-def count(task: str, ran: int, failures: Sequence[Failure]) -> None:
-    """Count runs by outcome, and log those that failed."""
-    metrics.RUNS.add(ran - len(failures), task, "done")
-    for failure in failures:
-        metrics.RUNS.add(1, task, failure.state)
-        events.emit("run.failed" if failure.retry_in is None else "run.retrying", task=task, reason=failure.error)
 
 
 def _storable(text: str) -> str:

@@ -6,11 +6,12 @@ from tasks.store.chunks import Obligation
 from tasks.store.runs import Failure, Run
 from tasks.worker import attempt
 from tasks.worker.lending import Ended, Lent
+from tasks.worker.outcomes import Outcomes
 
 KILLS = 3  # processes that ended while they ran a message, until that is taken for the cause
 
 
-def run(task: Task, owner: str, token: str) -> bool:
+def run(task: Task, owner: str, token: str, outcomes: Outcomes) -> bool:
     """Retry the run of a task that is due for the longest time; False if none is.
 
     Raises LeaseLost, and the errors in `connection.TRANSIENT`.
@@ -21,12 +22,12 @@ def run(task: Task, owner: str, token: str) -> bool:
     obligation = runs.message(claimed)
     if claimed.kills >= KILLS or obligation is None:
         reason = "its message was deleted" if obligation is None else f"it ended its process {KILLS} times"
-        _finish(task, token, claimed, Failure(reason, "", None))
+        _finish(task, token, claimed, outcomes, Failure(reason, "", None))
     elif task.options.transaction:
-        _in_transaction(task, token, claimed, obligation)
+        _in_transaction(task, token, claimed, outcomes, obligation)
     else:
         error = attempt.after_call(_call(task, claimed, obligation))
-        _finish(task, token, claimed, _failure(task, claimed, error))
+        _finish(task, token, claimed, outcomes, _failure(task, claimed, error))
     return True
 
 
@@ -38,22 +39,22 @@ def _call(task: Task, claimed: Run, obligation: Obligation) -> Exception | None:
     return attempt.call(task, [message])
 
 
-def _in_transaction(task: Task, token: str, claimed: Run, obligation: Obligation) -> None:
+def _in_transaction(task: Task, token: str, claimed: Run, outcomes: Outcomes, obligation: Obligation) -> None:
     lent = Lent(task.options.time_limit)
     try:
         with lent.transaction():
             runs.lock(claimed, token)
             with lent.to_a_function(savepoint=True):
                 error = lent.after_call(_call(task, claimed, obligation))
-            _finish(task, token, claimed, _failure(task, claimed, error))
+            _finish(task, token, claimed, outcomes, _failure(task, claimed, error))
     except Ended as ended:
-        _finish(task, token, claimed, _failure(task, claimed, ended))
+        _finish(task, token, claimed, outcomes, _failure(task, claimed, ended))
 
 
 def _failure(task: Task, claimed: Run, error: Exception | None) -> Failure | None:
     return None if error is None else attempt.failure(error, task.options, claimed.attempts + 1)
 
 
-def _finish(task: Task, token: str, claimed: Run, failure: Failure | None) -> None:
+def _finish(task: Task, token: str, claimed: Run, outcomes: Outcomes, failure: Failure | None) -> None:
     runs.finish(claimed, token, failure)
-    attempt.count(task.name, 1, [] if failure is None else [failure])
+    outcomes.count(task.name, 1, [] if failure is None else [failure])

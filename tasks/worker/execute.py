@@ -15,6 +15,7 @@ from tasks.observability import events
 from tasks.store.chunks import LeaseLost
 from tasks.store.connection import TRANSIENT, checked_out, explain
 from tasks.worker.execution import Execution
+from tasks.worker.outcomes import Outcomes
 from tasks.worker.request import SettledRequest, cause
 from tasks.worker.wakes import Wakes
 
@@ -53,6 +54,7 @@ class Execute(CeleryTask):  # type: ignore[misc]
     tasks: Mapping[str, Task]
     owner: str
     wakes: Wakes
+    outcomes: Outcomes
     left: "SimpleQueue[Claimed]"
 
     def run(self, name: str) -> None:
@@ -61,7 +63,7 @@ class Execute(CeleryTask):  # type: ignore[misc]
         if task is None:
             return  # a pod with another version has queued it, and still runs it
         with checked_out():
-            more = Execution(task, self.owner, self.request.id).run()
+            more = Execution(task, self.owner, self.request.id, self.outcomes).run()
         if more:
             with contextlib.suppress(redis.RedisError):  # the dispatcher finds it anyway
                 self.wakes.send([name])

@@ -17,6 +17,7 @@ from tasks.store.connection import database
 from tasks.store.runs import Failure
 from tasks.worker import attempt, due_runs
 from tasks.worker.lending import Ended, Lent
+from tasks.worker.outcomes import Outcomes
 
 _SECONDS = 1.0  # that a Celery task lasts, or little more
 _SAVE_SECONDS = 0.1
@@ -29,8 +30,8 @@ Failed = list[tuple[Obligation, Failure]]
 class Execution:
     """The work of one Celery task: runs of one task, claimed with one token."""
 
-    def __init__(self, task: Task, owner: str, token: str) -> None:
-        self._task, self._owner, self._token = task, owner, token
+    def __init__(self, task: Task, owner: str, token: str, outcomes: Outcomes) -> None:
+        self._task, self._owner, self._token, self._outcomes = task, owner, token, outcomes
         self._end = time.monotonic() + _SECONDS
 
     def run(self) -> bool:
@@ -40,7 +41,8 @@ class Execution:
         """
         while not self._is_over():
             worked = self._run_chunks()
-            if not due_runs.run(self._task, self._owner, self._token) and not worked:
+            retried = due_runs.run(self._task, self._owner, self._token, self._outcomes)
+            if self._outcomes.pause(self._task.name) or not (worked or retried):
                 return False
         return True
 
@@ -156,7 +158,7 @@ class Execution:
     def _record(self, chunk: Chunk, ran: Sequence[Obligation], failed: Failed) -> None:
         runs.add(self._task.name, failed)
         chunks.shrink(chunk, self._token, ran[-1].offset + 1, len(ran))
-        attempt.count(self._task.name, len(ran), [one for _, one in failed])
+        self._outcomes.count(self._task.name, len(ran), [one for _, one in failed])
 
     def _call(self, group: Sequence[Obligation], lent: Lent | None = None) -> Failed:
         """Call the function for the messages that it can receive; all of them fail together."""

@@ -19,6 +19,7 @@ from tasks.worker import app as storing
 from tasks.worker import attempt
 from tasks.worker.dispatcher import Dispatcher
 from tasks.worker.execute import NAME, Execute
+from tasks.worker.outcomes import Outcomes
 from tasks.worker.wakes import Wakes
 
 _GRACE_SECONDS = 15  # beyond a function's time limit, until its process is killed
@@ -47,6 +48,7 @@ def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
     task.tasks = {one.name: one for one in tasks}
     task.owner = owner
     task.wakes = Wakes(settings)
+    task.outcomes = Outcomes(settings.task_failure_limit_percent)
     app.register_task(task)
     return app
 

@@ -111,3 +111,44 @@ def test_failed_runs_are_listed_shown_retried_and_discarded(ready: World) -> Non
 def test_a_bad_module_is_a_sentence_and_never_a_pod(ready: World, command: str, modules: str, sentence: str) -> None:
     done = ready.run(command, tasks=modules)
     assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+def test_a_task_that_fails_too_much_is_paused_and_the_others_go_on(ready: World) -> None:
+    ready.sql(EFFECT)
+    _register(ready, "tests.user_tasks")
+    pod = ready.consume(tasks="tests.user_tasks")
+    ready.produce([orjson.dumps({"type": "order.paid", "wish": "fail"}) for _ in range(300)])
+    ready.wait_for(300)
+    wait_until(lambda: pod.lines("task.paused"), "it is paused")
+    more = events(100)
+    ready.produce([*more.values(), orjson.dumps({"type": "order.paid", "wish": "nothing"})])
+    ready.wait_for(401)
+    wait_until(lambda: ready.sql("SELECT count(*) FROM effect WHERE task = 'exact'") == [(100,)], "others have run")
+    listed = [orjson.loads(line) for line in ready.run("tasks", "list", "--json").stdout.splitlines()]
+    [flaky] = [task for task in listed if task["name"] == "flaky"]
+    assert "100% of its recent runs failed" in flaky["paused"]
+    assert flaky["waiting"] + flaky["retrying"] + flaky["failed"] == 301
+    assert "flaky runs again" in ready.run("tasks", "resume", "flaky").stdout
+    wait_until(
+        lambda: ready.sql("SELECT count(*) FROM effect WHERE task = 'flaky'") == [(1,)], "the good one has run", 60
+    )
+
+
+def test_a_retired_task_ends_what_it_was_obliged_to_and_no_more(ready: World) -> None:
+    ready.sql(EFFECT)
+    _register(ready, "tests.user_tasks")
+    pod = ready.consume()
+    ready.produce(list(events(10).values()))
+    ready.wait_for(10)
+    assert "exact is retired" in ready.run("tasks", "retire", "exact").stdout
+    ready.produce(list(events(10).values()))
+    ready.wait_for(20)
+    ready.start("consume", "--only", "tasks", tasks="tests.user_tasks")
+    wait_until(lambda: _is_done(ready), "all obligations have ended")
+    assert ready.sql("SELECT task, count(*) FROM effect GROUP BY 1 ORDER BY 1") == [
+        ("at_least_once", 20),
+        ("exact", 10),
+        ("in_batches", 20),
+    ]
+    assert ready.run("tasks", "retire", "no_such_task").returncode == 2
+    assert pod.stop() == 0

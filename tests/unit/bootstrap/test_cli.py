@@ -49,7 +49,7 @@ def test_every_example_of_an_action_is_accepted(command: str) -> None:
         (["serve", "--port", "many"], "--port"),
         (["serve", "--prot", "1"], "--prot"),
         (["explode"], "explode"),
-        ([], "init|serve|consume|local|dead-letters|runs|lost-records|retention"),
+        ([], "init|serve|consume|local|dead-letters|tasks|runs|lost-records|retention"),
         (["consume", "--only", "everything"], "--only"),
         (["init", "--database-url", "mysql://x"], "DATABASE_URL"),
         (["dead-letters"], "list|show|redrive|discard"),

@@ -1,10 +1,10 @@
 """When a partition is quarantined because too many of its records become dead letters."""
 
-from bridge.dead_letter_limit import DeadLetterLimit
+from tasks.share_limit import ShareLimit
 
 
 def over(limit: int, *batches: tuple[int, int]) -> list[bool]:
-    limited: DeadLetterLimit[str] = DeadLetterLimit(limit)
+    limited: ShareLimit[str] = ShareLimit(limit)
     return [limited.add("p", records, dead) for records, dead in batches]
 
 
@@ -25,7 +25,7 @@ def test_a_limit_of_100_stops_nothing() -> None:
 
 
 def test_partitions_are_told_apart_and_forgotten() -> None:
-    limited: DeadLetterLimit[str] = DeadLetterLimit(50)
+    limited: ShareLimit[str] = ShareLimit(50)
     assert limited.add("a", 100, 100)
     assert not limited.add("b", 100, 0)
     assert limited.share("a") == 1.0
