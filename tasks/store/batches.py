@@ -118,7 +118,7 @@ def store_batch(
             dead = [*dead, *refused]
         if dead:
             DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
-        wanting = _count_and_oblige(span, copied.types)
+        wanting = _count_and_oblige(span, records, copied.types)
         stored = copied.types.total()
         redelivered = len(records) - stored - len(copied.duplicates) - len(dead)
         if redelivered:
@@ -126,11 +126,12 @@ def store_batch(
     return Stored(stored, redelivered, copied.duplicates, dead, wanting)
 
 
-def _count_and_oblige(span: Span, types: Counter[str | None]) -> list[str]:
+def _count_and_oblige(span: Span, records: Sequence[Record], types: Counter[str | None]) -> list[str]:
     """Count the stored messages, and oblige the tasks that want them; returns their names. In one round trip."""
     if not types:
         return []
-    values = {**statistics.addition(span.source.topic, types), **chunks.addition(span, types)}
+    size = sum(len(record.value or b"") for record in records)
+    values = {**statistics.addition(span.source.topic, types), **chunks.addition(span, size, types)}
     return [name for (name,) in database.execute_sql(f"{statistics.ADD}; {chunks.ADD}", values).fetchall()]
 
 

@@ -15,10 +15,10 @@ from tasks.store.connection import database
 from tasks.store.spans import Span
 
 _LOST_SECONDS = 15  # without a heartbeat of the owner
-_MOST_CHUNKS = 20  # claimed at once
+_MOST_CHUNKS, _MOST_BYTES = 20, 2_000_000  # claimed at once, but for a first chunk that is larger
 ADD = """
-    INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, messages)
-    SELECT task.id, %(topic)s, %(partition)s, %(first)s, %(next)s, sum(stored.messages)
+    INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, messages, bytes)
+    SELECT task.id, %(topic)s, %(partition)s, %(first)s, %(next)s, sum(stored.messages), %(bytes)s
     FROM task, unnest(%(stored_types)s::text[], %(stored_messages)s::bigint[]) AS stored (type, messages)
     WHERE task.retired_at IS NULL AND (task.topic IS NULL OR task.topic = %(topic)s)
         AND (task.patterns IS NULL OR stored.type LIKE ANY (task.patterns))
@@ -36,13 +36,13 @@ _CLAIM = f"""
     UPDATE chunk SET owner = %(owner)s, token = %(token)s, claims = claims + 1
     WHERE id IN (
         SELECT id FROM (
-            SELECT id, sum(messages) OVER (ORDER BY id) - messages AS before FROM (
+            SELECT id, sum(messages) OVER earlier - messages AS before, sum(bytes) OVER earlier - bytes AS bytes FROM (
                 SELECT oldest.* FROM task, LATERAL (
-                    SELECT chunk.id, messages FROM chunk WHERE chunk.task = task.id AND {FREE}
+                    SELECT chunk.id, messages, bytes FROM chunk WHERE chunk.task = task.id AND {FREE}
                     ORDER BY chunk.id LIMIT {_MOST_CHUNKS} FOR UPDATE SKIP LOCKED
                 ) AS oldest WHERE task.name = %(task)s AND {NOT_PAUSED}
-            ) AS free
-        ) AS summed WHERE before < %(messages)s
+            ) AS free WINDOW earlier AS (ORDER BY id)
+        ) AS summed WHERE before < %(messages)s AND bytes < {_MOST_BYTES}
     )
     RETURNING id, task, topic, "partition", first_offset, next_offset, stored_at, messages, claims, suspect, kills
 """
@@ -78,8 +78,8 @@ _DIVIDE = """
         UPDATE chunk SET next_offset = %(offset)s, messages = messages - %(messages)s
         WHERE id = %(id)s AND token = %(token)s RETURNING *
     )
-    INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, stored_at, messages)
-    SELECT task, topic, "partition", %(offset)s, %(next)s, stored_at, %(messages)s FROM first
+    INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, stored_at, messages, bytes)
+    SELECT task, topic, "partition", %(offset)s, %(next)s, stored_at, %(messages)s, bytes FROM first
 """
 _DELETE = "DELETE FROM chunk WHERE id = ANY (%s) AND token = %s"
 _RELEASE = """
@@ -125,13 +125,17 @@ class Obligation(NamedTuple):
     payload: str | None
 
 
-def addition(span: Span, types: Counter[str | None]) -> dict[str, Any]:
-    """The values of ADD for the messages of a span that a transaction stores, by type. It returns names of tasks."""
+def addition(span: Span, size: int, types: Counter[str | None]) -> dict[str, Any]:
+    """The values of ADD for the messages of a span that a transaction stores, by type. It returns names of tasks.
+
+    `size` is that of the span's values, in bytes.
+    """
     return {
         "topic": span.source.topic,
         "partition": span.source.partition,
         "first": span.first,
         "next": span.next,
+        "bytes": size,
         "stored_types": list(types),
         "stored_messages": list(types.values()),
     }

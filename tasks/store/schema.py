@@ -159,6 +159,7 @@ MIGRATIONS = (
             next_offset bigint NOT NULL,
             stored_at timestamptz NOT NULL DEFAULT now(),
             messages integer NOT NULL,
+            bytes bigint NOT NULL, -- of the whole batch, so of no less than its messages
             owner text,
             token text,
             claims integer NOT NULL DEFAULT 0,
@@ -167,7 +168,6 @@ MIGRATIONS = (
         );
         CREATE INDEX chunk_task ON chunk (task, id);
         CREATE INDEX chunk_token ON chunk (token) WHERE token IS NOT NULL;
-        CREATE INDEX chunk_stored_at ON chunk USING brin (stored_at);
 
         -- See tasks/store/runs.py.
         CREATE TABLE run (

@@ -8,8 +8,9 @@ import psycopg2.extensions
 
 _PROGRAM_LIMIT = "54"  # SQLSTATE class: the value is too complex; the session is not affected
 # SQLSTATEs and classes whose cause is one statement, not the server:
-# query_canceled, lock_not_available, in_failed_sql_transaction, transaction rollback, an error raised by PL/pgSQL.
-_ONE_STATEMENT = ("57014", "55P03", "25P02", "40", "P0")
+# query_canceled, lock_not_available, no_active_sql_transaction, in_failed_sql_transaction, transaction rollback, an
+# error raised by PL/pgSQL.
+_ONE_STATEMENT = ("57014", "55P03", "25P01", "25P02", "40", "P0")
 
 
 # Statements that begin or end a transaction; ROLLBACK TO a savepoint does not.

@@ -85,6 +85,8 @@ class Execution:
         while groups:
             if chunk.claims > 1:
                 groups = self._spared(chunk, groups)
+                if not groups:
+                    break
             some, groups = (groups[:1], groups[1:]) if chunk.claims > 1 else (groups, [])
             left = self._transaction(chunk, some) if self._task.options.transaction else self._calls(chunk, some)
             groups = left + groups
@@ -128,31 +130,39 @@ class Execution:
 
         If a function fails, all is rolled back, and each group gets a savepoint: a function is called twice at most.
         """
-        lent = Lent(self._task.options.time_limit)
+        lent, called = Lent(self._task.options.time_limit), groups
         for savepoints in (False, True):
             ran: list[Obligation] = []
             failed: Failed = []
             try:
                 with lent.transaction():
                     chunks.lock(chunk, self._token)
-                    for group in groups:
+                    for group in called:
                         with lent.to_a_function(savepoints):
                             failed += self._call(group, lent)
                         ran += group
                         if failed and not savepoints:
                             raise _Again
-                        if self._is_over():
+                        if self._is_over() and not savepoints:
                             break
                     self._record(chunk, ran, failed)
             except (_Again, peewee.IntegrityError):  # a deferred constraint fails with the COMMIT
                 if savepoints:
                     raise
+                called = [
+                    group for group in groups if group[-1].offset <= ran[-1].offset
+                ]  # no more, or some a third time
                 continue
             except Ended as ended:
-                with database.atomic():  # what ran before was committed by the function that failed
+                if not ended.committed:  # those before must run again, without the one that has undone them
+                    before = [one for one in called if one[-1].offset < group[0].offset]
+                    while before:
+                        before = self._transaction(chunk, before)
+                    ran, failed = [], []
+                with database.atomic():
                     ran += group
                     self._record(chunk, ran, [*failed, *self._failed(group, ended)])
-            return groups[sum(1 for group in groups if group[-1].offset <= ran[-1].offset) :]
+            return [group for group in groups if group[-1].offset > ran[-1].offset]
         return groups
 
     def _record(self, chunk: Chunk, ran: Sequence[Obligation], failed: Failed) -> None:

@@ -12,13 +12,19 @@ from tasks.store.connection import database, sqlstate
 _GRACE_SECONDS = 30
 # Functions must not be blamed: two of them met.
 _SERIALIZATION_FAILURE, _DEADLOCK = "40001", "40P01"
+_BEGIN = "SELECT pg_current_xact_id()::text, set_config('idle_in_transaction_session_timeout', %s, true)"
+_OUTCOME = "SELECT pg_xact_status(%s::xid8)"
 _SAVEPOINT = "SAVEPOINT run; SET CONSTRAINTS ALL DEFERRED"
 # So that a deferred constraint fails here, where it is known who violates it.
 _RELEASE = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT run"
 
 
 class Ended(Exception):
-    """Raised when a function has ended the transaction that it was lent."""
+    """Raised when a function has ended the transaction that it was lent; `committed` says in which way."""
+
+    def __init__(self, committed: bool) -> None:
+        super().__init__(f"it {'committed' if committed else 'rolled back'} the transaction in which it ran")
+        self.committed = committed
 
 
 class Interrupted(psycopg2.OperationalError):
@@ -30,21 +36,20 @@ class Lent:
 
     def __init__(self, time_limit: float) -> None:
         self._milliseconds = round(1000 * (time_limit + _GRACE_SECONDS))
-        self._error: Exception | None = None
+        self._number = ""
         self._savepoint = False
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """The transaction, committed at its end. Raises Ended, Interrupted, and what the COMMIT raises."""
         with database.atomic():
-            limit = f"{self._milliseconds}ms"
-            database.execute_sql("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", (limit,))
+            [self._number, _] = database.execute_sql(_BEGIN, (f"{self._milliseconds}ms",)).fetchone()
             yield
 
     @contextmanager
     def to_a_function(self, savepoint: bool) -> Iterator[None]:
         """Around a call; with a savepoint only what a failed call wrote is rolled back."""
-        self._savepoint, self._error = savepoint, None
+        self._savepoint = savepoint
         if savepoint:
             database.execute_sql(_SAVEPOINT)
         self._connection().lent = True
@@ -57,11 +62,11 @@ class Lent:
         """The exception of the call, also if it only shows now. Raises Ended, Interrupted."""
         connection = self._connection()
         connection.lent = False
-        if connection.closed or connection.server_failed or sqlstate(error or Ended()) in _BLAMELESS:
+        if connection.closed or connection.server_failed or (error and sqlstate(error) in _BLAMELESS):
             raise Interrupted("the transaction of a task was interrupted") from error
         status = connection.get_transaction_status()
         if status == TRANSACTION_STATUS_IDLE:
-            raise Ended("it ended the transaction in which it ran, so it is not known what it has written")
+            raise Ended(database.execute_sql(_OUTCOME, (self._number,)).fetchone()[0] == "committed")
         if status == TRANSACTION_STATUS_INERROR and error is None:
             error = RuntimeError("a statement failed, and the function went on: use database.atomic() around it")
         return self._settled(error) if self._savepoint else error

@@ -22,7 +22,7 @@ from tasks.worker.execute import NAME, Execute
 from tasks.worker.outcomes import Outcomes
 from tasks.worker.wakes import Wakes
 
-_GRACE_SECONDS = 15  # beyond a function's time limit, until its process is killed
+_GRACE_SECONDS = 15  # beyond the time limit of a function, which is called twice at most, until its process is killed
 
 
 def queue(settings: Settings) -> str:
@@ -59,7 +59,7 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     owner = uuid.uuid4().hex
     app = create_app(settings, tasks, owner)
     execute = app.tasks[NAME]
-    limits = {task.name: task.options.time_limit + _GRACE_SECONDS for task in tasks}
+    limits = {task.name: 2 * task.options.time_limit + _GRACE_SECONDS for task in tasks}
 
     def enqueue(name: str) -> None:
         execute.apply_async(args=(name,), retry=False, time_limit=limits[name])

@@ -60,8 +60,8 @@ def test_messages_for_which_a_task_has_still_to_run_are_kept(ready: World) -> No
     messages(ready, 3, days=9)
     messages(ready, 2, days=8)
     ready.sql(
-        'INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, stored_at, messages)'
-        " SELECT 1, 't', 0, 1, 2, stored_at, 1 FROM message ORDER BY stored_at DESC LIMIT 1"
+        'INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, stored_at, messages, bytes)'
+        " SELECT 1, 't', 0, 1, 2, stored_at, 1, 1 FROM message ORDER BY stored_at DESC LIMIT 1"
     )
     assert outcome(ready, "--retention-days", "7") == (3, 0)
     assert ready.count() == 2
