@@ -10,7 +10,7 @@ from tasks.store.connection import database
 _PLACE = ("topic", "partition", "offset", "message_id")
 COLUMNS = ("id", "task", "state", "attempts", *_PLACE, "changed_at", "due_at", "error")
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
-_PAGE = f"SELECT {_NAMES} FROM run WHERE {{where}} ORDER BY changed_at DESC, id DESC LIMIT %s"
+_PAGE = f"SELECT {_NAMES} FROM run WHERE {{where}} ORDER BY id DESC LIMIT %s"
 _ONE = f"SELECT {_NAMES}, note, traceback FROM run WHERE id = %s"
 _COUNT = "SELECT count(*) FROM run WHERE {where}"
 _RETRY = """
@@ -35,6 +35,7 @@ class RunSelection:
     state: str | None = "failed"
     since: datetime | None = None
     until: datetime | None = None
+    before: int | None = None  # with a smaller id
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition, and its values."""
@@ -44,6 +45,7 @@ class RunSelection:
             ("state = %s", self.state),
             ("changed_at >= %s", self.since),
             ("changed_at < %s", self.until),
+            ("id < %s", self.before),
         )
         chosen = [(condition, value) for condition, value in conditions if value is not None]
         return " AND ".join(["true", *(condition for condition, _ in chosen)]), [value for _, value in chosen]

@@ -191,7 +191,7 @@ MIGRATIONS = (
         );
         CREATE INDEX run_due ON run (task, due_at) WHERE state = 'retrying';
         CREATE INDEX run_token ON run (token) WHERE token IS NOT NULL;
-        CREATE INDEX run_changed_at ON run (changed_at, id);
+        CREATE INDEX run_state ON run (state, id);
         CREATE INDEX run_stored_at ON run (stored_at) WHERE state = 'retrying';
 
         CREATE TABLE paused_task (

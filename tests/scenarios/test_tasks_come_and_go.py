@@ -4,6 +4,7 @@ from collections import Counter
 
 import orjson
 import pytest
+import requests
 
 from bootstrap.commands import init
 from tasks.store.connection import database
@@ -152,3 +153,31 @@ def test_a_retired_task_ends_what_it_was_obliged_to_and_no_more(ready: World) ->
     ]
     assert ready.run("tasks", "retire", "no_such_task").returncode == 2
     assert pod.stop() == 0
+
+
+def test_tasks_and_their_failed_runs_over_http(ready: World) -> None:
+    _register(ready, "tests.user_tasks")
+    ready.serve()
+    ready.sql(
+        'INSERT INTO run (task, message_id, topic, "partition", "offset", stored_at, state, attempts, error, traceback)'
+        " SELECT 'flaky', gen_random_uuid(), 't', 0, n, now(), 'failed', 4, 'ValueError', 'Traceback' FROM"
+        " generate_series(1, 5) n"
+    )
+    tasks = requests.get(f"{ready.url}/tasks").json()["tasks"]
+    assert {task["name"]: task["failed"] for task in tasks}["flaky"] == 5
+    first = requests.get(f"{ready.url}/runs", params={"task": "flaky", "limit": "3"}).json()
+    rest = requests.get(f"{ready.url}/runs", params={"limit": "3", "before": str(first["next"])}).json()
+    assert [run["offset"] for run in first["runs"] + rest["runs"]] == [5, 4, 3, 2, 1]
+    assert rest["next"] is None
+    one = f"{ready.url}/runs/{first['runs'][0]['id']}"
+    assert requests.get(one).json()["traceback"] == "Traceback"
+    assert requests.post(f"{one}/discard", json={"note": "a test"}).json() == {"discarded": 1}
+    assert requests.post(f"{one}/retry").status_code == 409
+    other = f"{ready.url}/runs/{first['runs'][1]['id']}"
+    assert requests.post(f"{other}/retry").json() == {"retried": 1}
+    assert requests.get(other).json()["state"] == "retrying"
+    assert requests.get(f"{ready.url}/runs/99").status_code == 404
+    assert requests.post(f"{ready.url}/tasks/flaky/pause", json={"note": "a test"}).json() == {"paused": 1}
+    assert {task["name"]: task["paused"] for task in requests.get(f"{ready.url}/tasks").json()["tasks"]}["flaky"]
+    assert requests.post(f"{ready.url}/tasks/flaky/resume").json() == {"resumed": 1}
+    assert requests.post(f"{ready.url}/tasks/none/resume").status_code == 404
