@@ -103,6 +103,14 @@ def _discard_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--note", required=True, type=_text, metavar="TEXT", help="reason why they are not needed")
 
 
+def _replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", required=True, metavar="NAME", help="name of the task")
+    parser.add_argument("--from", required=True, type=_time, dest="since", metavar="TIME", help="stored then or later")
+    parser.add_argument("--to", required=True, type=_time, dest="until", metavar="TIME", help="stored before this time")
+    parser.add_argument("--again", action="store_true", help="also for messages that it has run for, or has still to")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing; print for how many it would be")
+
+
 def _run_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", action="append", type=_count, default=[], dest="ids", metavar="ID", help="repeatable")
     parser.add_argument("--task", metavar="NAME", help="only those of this task")
@@ -148,6 +156,11 @@ _OF_RUNS = {
         "run failed runs once more, after the cause is fixed; one that fails again is failed again",
         "runs retry --task shop.tasks.book --from 2026-01-31T00:00:00Z",
         _change_runs,
+    ),
+    "replay": Action(
+        "let a task run for messages that were stored before it existed",
+        "runs replay --task shop.tasks.book --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z --dry-run",
+        _replay,
     ),
     "discard": Action(
         "mark failed runs as discarded", "runs discard --id 17 --note 'the order was cancelled'", _discard_runs

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -11,8 +11,10 @@ import orjson
 from bootstrap.commands.terminal import plain, table
 from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
-from tasks.store import connection, failed_runs, migrations
+from tasks.store import connection, failed_runs, migrations, replays
 from tasks.store.failed_runs import RunSelection
+
+_PROGRESS = timedelta(hours=6)  # of the messages' time, between two lines
 
 
 def run(settings: Settings, flags: Mapping[str, str], action: str, **options: Any) -> None:
@@ -72,6 +74,16 @@ def _discard(everything: bool, dry_run: bool, note: str, **selected: Any) -> Non
     print(f"discarded {failed_runs.discard(selection, note)}")
 
 
+def _replay(task: str, since: datetime, until: datetime, again: bool, dry_run: bool) -> None:
+    messages, shown = 0, since
+    for step in replays.replay(task, since, until, again, dry_run):
+        messages += step.messages
+        if step.until - shown >= _PROGRESS:
+            shown = step.until
+            print(f"until {shown.astimezone(UTC):%Y-%m-%d %H:%M}Z: {messages}", flush=True)
+    print(f"would run {task} for {messages}; nothing was changed" if dry_run else f"{task} runs for {messages}")
+
+
 def _chosen(everything: bool, selected: dict[str, Any]) -> RunSelection:
     """The selected failed runs, but none that fails from now on."""
     if not everything and not any(selected.values()):
@@ -84,4 +96,10 @@ def _chosen(everything: bool, selected: dict[str, Any]) -> RunSelection:
     return selection
 
 
-_ACTIONS: dict[str, Callable[..., None]] = {"list": _list, "show": _show, "retry": _retry, "discard": _discard}
+_ACTIONS: dict[str, Callable[..., None]] = {
+    "list": _list,
+    "show": _show,
+    "retry": _retry,
+    "replay": _replay,
+    "discard": _discard,
+}

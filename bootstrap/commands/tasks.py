@@ -9,7 +9,7 @@ import orjson
 from bootstrap.commands.terminal import plain, table
 from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
-from tasks.store import connection, migrations, task_status
+from tasks.store import connection, migrations, task_registry, task_status
 from tasks.store.task_status import TaskStatus
 
 
@@ -51,7 +51,7 @@ def _resume(name: str) -> None:
 
 def _retire(name: str) -> None:
     _known(name)
-    print(f"{name} is retired" if task_status.retire(name) else f"{name} was retired already")
+    print(f"{name} is retired" if task_registry.retire(name) else f"{name} was retired already")
 
 
 def _known(name: str) -> None:

@@ -65,6 +65,9 @@ def restored() -> bool:
 def renumber() -> None:
     """Give those messages a number before all others, so that the stream treats them as old."""
     database.execute_sql(f"UPDATE message SET xact = '0' WHERE {_YET_TO_COME}")
+    # Tasks count as older than those, so that no replay repeats what they have run.
+    database.execute_sql(f"UPDATE task SET xact = '0' WHERE {_YET_TO_COME}")
+    database.execute_sql(f"UPDATE task SET retired_xact = NULL WHERE retired_{_YET_TO_COME}")
 
 
 def upgrade() -> list[Migration]:

@@ -145,7 +145,8 @@ MIGRATIONS = (
             patterns text[],
             registered_at timestamptz NOT NULL DEFAULT now(),
             xact xid8 NOT NULL DEFAULT pg_current_xact_id(),
-            retired_at timestamptz
+            retired_at timestamptz,
+            retired_xact xid8
         );
         CREATE UNIQUE INDEX task_name ON task (name) WHERE retired_at IS NULL;
 
@@ -194,6 +195,12 @@ MIGRATIONS = (
         CREATE INDEX run_state ON run (state, id);
         CREATE INDEX run_stored_at ON run (stored_at) WHERE state = 'retrying';
 
+        CREATE TABLE replay (
+            task text NOT NULL,
+            begin_at timestamptz NOT NULL,
+            end_at timestamptz NOT NULL
+        );
+        CREATE INDEX replay_task ON replay (task, begin_at);
         CREATE TABLE paused_task (
             name text PRIMARY KEY,
             reason text NOT NULL,

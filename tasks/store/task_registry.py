@@ -15,7 +15,9 @@ SHARED_LOCK = "pg_advisory_xact_lock_shared(hashtext('task'))"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('task'))"
 _CURRENT = "SELECT name, topic, patterns FROM task WHERE retired_at IS NULL"
 # Its chunks keep the patterns that they were made by.
-_RETIRE = "UPDATE task SET retired_at = now() WHERE name = %s AND retired_at IS NULL"
+_RETIRE = """
+    UPDATE task SET retired_at = now(), retired_xact = pg_current_xact_id() WHERE name = %s AND retired_at IS NULL
+"""
 _INSERT = "INSERT INTO task (name, topic, patterns) VALUES (%s, %s, %s)"
 
 
@@ -62,6 +64,19 @@ def register(tasks: Sequence[Task]) -> list[Registration]:
     if missing(tasks) and not briefly(write):
         raise Unavailable("the tasks cannot be registered, because a transaction that stores messages does not end")
     return written
+
+
+def retire(name: str) -> bool:
+    """End a task at one exact transaction; False if there is none of that name. Raises Unavailable, as `register`."""
+    ended: list[bool] = []
+
+    def end() -> None:
+        database.execute_sql(_LOCK)
+        ended.append(bool(database.execute_sql(_RETIRE, (name,)).rowcount))
+
+    if not briefly(end):
+        raise Unavailable("the task cannot be retired, because a transaction that stores messages does not end")
+    return ended[-1]
 
 
 def names() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What operators see of the users' tasks and do with them: what waits, pausing, resuming and retiring."""
+"""What operators see of the users' tasks and do with them: what waits, pausing and resuming."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -18,7 +18,6 @@ _ALL = """
 """
 _PAUSE = "INSERT INTO paused_task (name, reason, limit_percent) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _RESUME = "DELETE FROM paused_task WHERE name = %s"
-_RETIRE = "UPDATE task SET retired_at = now() WHERE name = %s AND retired_at IS NULL"
 
 
 class TaskStatus(NamedTuple):
@@ -50,11 +49,3 @@ def pause(name: str, reason: str, limit_percent: int | None = None) -> bool:
 def resume(name: str) -> bool:
     """Let a paused task run again; False if it was not paused. Raises peewee.DatabaseError."""
     return bool(database.execute_sql(_RESUME, (name,)).rowcount)
-
-
-def retire(name: str) -> bool:
-    """End a task: what is stored from now on has no obligation for it. False if there is none of that name.
-
-    Raises peewee.DatabaseError.
-    """
-    return bool(database.execute_sql(_RETIRE, (name,)).rowcount)

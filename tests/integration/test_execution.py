@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -12,8 +13,9 @@ import pytest
 
 from tasks import Message, Reject, database
 from tasks.declaration import Options, Task
+from tasks.errors import ConfigurationError
 from tasks.message import Record
-from tasks.store import batches, chunks, runs, task_registry
+from tasks.store import batches, chunks, replays, runs, task_registry
 from tasks.store.chunks import LeaseLost
 from tasks.worker import attempt, execution
 from tasks.worker.execution import Execution
@@ -255,3 +257,39 @@ def test_a_rejected_message_is_not_retried_and_a_failed_one_by_its_back_off(tabl
     _run(task)
     assert _calls == {0: 1, 1: 1, 2: 3}
     assert _failures(tables) == {1: "Reject: never"}
+
+
+def _replayed(begin: datetime, **options: bool) -> int:
+    settings = {"again": False, "dry_run": False, **options}
+    return sum(step.messages for step in replays.replay("t", begin, begin + timedelta(minutes=5), **settings))
+
+
+def test_old_messages_are_replayed_once(tables: World) -> None:
+    begin = datetime.now(UTC) - timedelta(minutes=1)
+    _store(0, 1, 2)
+    task = _task(_insert)
+    _store(3, 4)
+    assert _replayed(begin, dry_run=True) == 3
+    assert _replayed(begin) == 3
+    assert _replayed(begin) == 0
+    _run(task)
+    assert _effects(tables) == [0, 1, 2, 3, 4]
+    tables.sql("DELETE FROM effect")
+    assert _replayed(begin, again=True) == 5
+    _run(task)
+    assert _effects(tables) == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupted_replay_continues(tables: World) -> None:
+    begin = datetime.now(UTC) - timedelta(minutes=1)
+    _store(0, 1, 2)
+    _task(_insert)
+    stored_at = tables.sql("SELECT stored_at FROM message LIMIT 1")[0][0]
+    tables.sql("INSERT INTO replay VALUES ('t', %s, %s)", begin, stored_at)
+    assert _replayed(begin) == 3
+    assert tables.sql("SELECT sum(messages) FROM chunk") == [(3,)]
+
+
+def test_a_task_that_does_not_exist_is_not_replayed(tables: World) -> None:
+    with pytest.raises(ConfigurationError, match="there is no task t; there are: none"):
+        _replayed(datetime.now(UTC))
