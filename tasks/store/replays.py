@@ -49,11 +49,11 @@ def replay(task: str, since: datetime, until: datetime, again: bool, dry_run: bo
     """Oblige a task to the messages that were stored in this time, oldest first, each step in a transaction.
 
     Not to those that it was obliged to before, by their storing or by a replay, unless `again`: an interrupted replay
-    can be repeated. Raises ConfigurationError if there is no such task, and peewee.DatabaseError.
+    can be repeated. Raises ConfigurationError if the task is not registered, and peewee.DatabaseError.
     """
     row = database.execute_sql(_KNOWN, (task,)).fetchone()
     if row is None:
-        raise ConfigurationError(f"there is no task {task}; there are: {', '.join(task_registry.names()) or 'none'}")
+        raise ConfigurationError(f"the task {task} is not registered; there are: {', '.join(task_registry.names()) or 'none'}")
     for leaf in reversed(list(leaves.newest_first(since, until))):
         begin = max(leaf.begin, since)
         while begin < min(leaf.end, until):

@@ -291,5 +291,5 @@ def test_an_interrupted_replay_continues(tables: World) -> None:
 
 
 def test_a_task_that_does_not_exist_is_not_replayed(tables: World) -> None:
-    with pytest.raises(ConfigurationError, match="there is no task t; there are: none"):
+    with pytest.raises(ConfigurationError, match="the task t is not registered; there are: none"):
         _replayed(datetime.now(UTC))
