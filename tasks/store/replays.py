@@ -53,7 +53,9 @@ def replay(task: str, since: datetime, until: datetime, again: bool, dry_run: bo
     """
     row = database.execute_sql(_KNOWN, (task,)).fetchone()
     if row is None:
-        raise ConfigurationError(f"the task {task} is not registered; there are: {', '.join(task_registry.names()) or 'none'}")
+        raise ConfigurationError(
+            f"the task {task} is not registered; there are: {', '.join(task_registry.names()) or 'none'}"
+        )
     for leaf in reversed(list(leaves.newest_first(since, until))):
         begin = max(leaf.begin, since)
         while begin < min(leaf.end, until):

@@ -15,6 +15,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "stopped_partition": ("topic", "partition", "group"),
     "lost_records": ("topic", "partition", "group", "first_offset", "noticed_at"),
     "source": ("topic", "topic_id", "partition"),
+    "paused_task": ("name",),
+    "task_worker": ("name",),
 }
 _LOCK_SECONDS = 5  # a long reader, such as pg_dump, blocks us, and we block all writers
 # The columns of each unique index that PostgreSQL enforces for every row and that ON CONFLICT can use.

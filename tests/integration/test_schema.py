@@ -12,6 +12,7 @@ from tests.programs import ROOT
 from tests.waiting import wait_until
 from tests.world import World
 
+_VERSION_9 = "WITH all_versions AS (DELETE FROM schema_version) INSERT INTO schema_version VALUES (9, 'never released')"
 _COMMANDS = (["init"], ["init", "--check"], ["retention"], ["dead-letters", "list"])
 _ROW = """
     INSERT INTO message (id, topic, "partition", "offset", produced_at) VALUES (%s, 't', 0, 0, now());
@@ -55,7 +56,7 @@ def test_tables_of_a_newer_version_are_refused(ready: World, command: list[str])
 
 @pytest.mark.parametrize("command", _COMMANDS, ids=" ".join)
 def test_tables_that_were_never_released_are_refused(ready: World, command: list[str]) -> None:
-    ready.sql("UPDATE schema_version SET version = 9")
+    ready.sql(_VERSION_9)
     done = ready.run(*command)
     assert done.returncode == 5, done.stdout + done.stderr
     assert (
@@ -146,7 +147,7 @@ def test_the_mismatch_is_a_sentence(tables: World) -> None:
         assert migrations.mismatch() is None
         drop(tables, "claim")
         assert "the unique key of claim (" in (migrations.mismatch() or "")
-        tables.sql("UPDATE schema_version SET version = 9")
+        tables.sql(_VERSION_9)
         assert "of version 9, which no release had and none can upgrade" in (migrations.mismatch() or "")
         tables.sql("DROP TABLE schema_version")
         assert migrations.mismatch() == "the tables are missing; run init"
