@@ -126,13 +126,13 @@ def store_batch(
     return Stored(stored, redelivered, copied.duplicates, dead, wanting)
 
 
-def _count_and_oblige(span: Span, records: Sequence[Record], types: Counter[str | None]) -> list[str]:
+def _count_and_oblige(span: Span, records: Sequence[Record], types: Counter[str | None]) -> tuple[str, ...]:
     """Count the stored messages, and oblige the tasks that want them; returns their names. In one round trip."""
     if not types:
-        return []
+        return ()
     size = sum(len(record.value or b"") for record in records)
     values = {**statistics.addition(span.source.topic, types), **chunks.addition(span, size, types)}
-    return [name for (name,) in database.execute_sql(f"{statistics.ADD}; {chunks.ADD}", values).fetchall()]
+    return tuple(name for (name,) in database.execute_sql(f"{statistics.ADD}; {chunks.ADD}", values).fetchall())
 
 
 @contextmanager
