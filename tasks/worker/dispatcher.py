@@ -19,6 +19,7 @@ from tasks.observability import events
 from tasks.store import chunks, runs
 from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
 from tasks.worker.execute import Claimed
+from tasks.worker.heartbeat import TakesTasks
 from tasks.worker.wakes import Wakes
 
 _LOOK_SECONDS = 1.0  # between looking into PostgreSQL, with a heartbeat
@@ -30,9 +31,19 @@ class Dispatcher(threading.Thread):
     """Runs from `start` until `stop`."""
 
     def __init__(
-        self, owner: str, names: Collection[str], enqueue: Callable[[str], None], wakes: Wakes, queue: str, most: int
+        self,
+        owner: str,
+        names: Collection[str],
+        enqueue: Callable[[str], None],
+        wakes: Wakes,
+        queue: str,
+        most: int,
+        patience_seconds: float,
     ) -> None:
-        """`enqueue` queues the Celery task of a users' task; at most `most` wait in `queue`."""
+        """`enqueue` queues the Celery task of a users' task; at most `most` wait in `queue`.
+
+        The process ends when some have waited for `patience_seconds`, and none was taken.
+        """
         super().__init__(name="dispatcher", daemon=True)
         self.left: SimpleQueue[Claimed] = SimpleQueue()
         self._owner, self._names = owner, frozenset(names)
@@ -40,6 +51,7 @@ class Dispatcher(threading.Thread):
         self._queued_at: dict[str, float] = {}
         self._wanted: set[str] = set()
         self._unfreed: list[Claimed] = []
+        self._takes_tasks = TakesTasks(patience_seconds)
         self._said = ""
         self._stopping = threading.Event()
 
@@ -56,6 +68,7 @@ class Dispatcher(threading.Thread):
                 self._wanted |= self._wakes.wait(max(wait, 0.01)) & self._names
                 self._dispatch()
             except _AWAY as error:
+                self._takes_tasks.check(0)
                 self._say(f"redis: {explain(error)}")
                 self._stopping.wait(_LOOK_SECONDS)
         self._try(lambda: runs.leave(self._owner))
@@ -67,9 +80,10 @@ class Dispatcher(threading.Thread):
             self.join(2)
 
     def _dispatch(self) -> None:
-        now = time.monotonic()
+        now, queued = time.monotonic(), self._wakes.length(self._queue)
+        self._takes_tasks.check(queued)
         ready = [name for name in self._wanted if now - self._queued_at.get(name, 0.0) >= _APART_SECONDS]
-        for name in ready[: max(0, self._most - self._wakes.length(self._queue))]:
+        for name in ready[: max(0, self._most - queued)]:
             self._enqueue(name)
             self._wanted.discard(name)
             self._queued_at[name] = now

@@ -64,7 +64,9 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     def enqueue(name: str) -> None:
         execute.apply_async(args=(name,), retry=False, time_limit=limits[name])
 
-    dispatcher = Dispatcher(owner, limits, enqueue, execute.wakes, queue(settings), settings.task_workers)
+    # Half of the bridge's limit, as for the workers that store.
+    patience = settings.watchdog_seconds / 2
+    dispatcher = Dispatcher(owner, limits, enqueue, execute.wakes, queue(settings), settings.task_workers, patience)
     execute.left = dispatcher.left
     setup_logging.connect(lambda **_: events.configure(settings, "tasks"), weak=False)
     worker_process_init.connect(lambda **_: _begin_process(settings), weak=False)

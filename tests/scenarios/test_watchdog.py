@@ -7,6 +7,7 @@ from pathlib import Path
 from bridge.watchdog import FROZEN_SECONDS
 from tests.clients import events
 from tests.programs import signalled
+from tests.user_tasks import EFFECT
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -117,6 +118,24 @@ def test_workers_that_take_no_more_tasks_are_started_anew(ready: World, tmp_path
     ready.wait_for(200)
     ready.holds_exactly(made)
     assert not pod.lines("bridge.stuck")
+
+
+def test_a_parent_of_users_tasks_that_takes_none_ends(world: World, tmp_path: Path) -> None:
+    world.variables["TASKS"] = "tests.user_tasks"
+    world.init()
+    world.sql(EFFECT)
+    world.consume("--only", "bridge")
+    world.start("consume", "--only", "worker")
+    deaf = tmp_path / "deaf"
+    deaf.touch()
+    (tmp_path / "sitecustomize.py").write_text(_DEAF.format(str(deaf)))
+    tasks = world.start("consume", "--only", "tasks", watchdog_seconds=str(_LIMIT), pythonpath=str(tmp_path))
+    world.produce(list(events(100).values()))
+    assert tasks.process.wait(_LIMIT + 60) == 1
+    assert tasks.lines("worker.stuck")
+    world.start("consume", "--only", "tasks")
+    done = "SELECT count(*) FROM effect WHERE task = 'exact'"
+    wait_until(lambda: world.sql(done) == [(100,)], "another parent runs them")
 
 
 def test_a_bridge_whose_client_deadlocks_is_started_anew(ready: World, tmp_path: Path) -> None:
