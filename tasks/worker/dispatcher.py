@@ -1,7 +1,7 @@
 """A thread of the parent of the users' tasks: queues Celery tasks for what is open, and frees what processes left.
 
 What is open is said by PostgreSQL, which is asked every second; what Redis says only makes that sooner. A task is
-queued ten times a second at most, so that many small batches do not become as many Celery tasks.
+queued five times a second at most, so that many small batches do not become as many Celery tasks.
 """
 
 import threading
@@ -23,7 +23,7 @@ from tasks.worker.heartbeat import TakesTasks
 from tasks.worker.wakes import Wakes
 
 _LOOK_SECONDS = 1.0  # between looking into PostgreSQL, with a heartbeat
-_APART_SECONDS = 0.1  # of two Celery tasks for the same users' task, unless that has more open
+_APART_SECONDS = 0.2  # of two Celery tasks for the same users' task, unless that has more open
 _AWAY = (redis.RedisError, OperationalError)
 
 
