@@ -9,6 +9,7 @@ import psycopg2
 from tasks.observability import events, metrics
 from tasks.store import leaves, statistics, task_status
 from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
+from tasks.store.task_status import Waiting
 
 _INTERVAL_SECONDS = 10.0
 
@@ -43,16 +44,14 @@ class Maintenance(threading.Thread):
                 events.emit("maintenance.failed", reason=failure)
 
     def _measure_tasks(self) -> None:
-        # Here, so that it is known while no process runs them. A task whose patterns changed has several rows.
-        waiting, oldest = dict.fromkeys(self._tasks, 0), dict.fromkeys(self._tasks, 0.0)
-        for task in task_status.all_tasks():
-            waiting[task.name] = waiting.get(task.name, 0) + task.waiting
-            oldest[task.name] = max(oldest.get(task.name, 0.0), task.oldest_seconds)
-            metrics.TASK_PAUSED.set(task.paused is not None, task.name)
-        for name, messages in waiting.items():
+        # Here, so that it is known while no process runs them.
+        found = task_status.waiting()
+        gone = self._tasks - {task.name for task in found}
+        for name, paused, messages, seconds in (*found, *(Waiting(name, False, 0, 0.0) for name in gone)):
+            metrics.TASK_PAUSED.set(paused, name)
             metrics.TASK_WAITING.set(messages, name)
-            metrics.TASK_OLDEST.set(oldest[name], name)
-        self._tasks |= waiting.keys()
+            metrics.TASK_OLDEST.set(seconds, name)
+            self._tasks.add(name)
 
     def stop(self) -> None:
         """End after the current work. May be called more than once."""

@@ -48,10 +48,7 @@ class TimeLimitExceeded(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of `task`. Those that Celery has too have its names and meanings.
-
-    Raises ConfigurationError for a value that makes no sense.
-    """
+    """The options of `task`. Those that Celery has too have its names and meanings."""
 
     on: str | tuple[str, ...] | None = None
     topic: str | None = None

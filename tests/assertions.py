@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
@@ -50,6 +51,15 @@ class Assertions(Clients):
 
     def _holds(self, least: int) -> bool:
         return self.count() >= least
+
+    def obligations(self) -> int:
+        """Chunks, and runs that are to be retried: what the users' tasks have still to do."""
+        retrying = "SELECT count(*) FROM run WHERE state = 'retrying'"
+        return int(self.sql(f"SELECT (SELECT count(*) FROM chunk) + ({retrying})")[0][0])
+
+    def effects(self, task: str) -> Counter[str]:
+        """The ids of messages for which a task of tests/user_tasks.py had its effect."""
+        return Counter(message for (message,) in self.sql("SELECT message FROM effect WHERE task = %s", task))
 
     def all_committed(self) -> None:
         """Wait until the group has committed all of the topic, so that nothing is read again."""

@@ -1,6 +1,5 @@
 """`dead-letters`: lists, shows, redrives and discards dead letters, and releases quarantined partitions."""
 
-import os
 import signal
 import sys
 import uuid
@@ -11,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from bootstrap.commands.terminal import plain, table
+from bootstrap.commands.terminal import plain, table, while_read
 from bridge.kafka import topics
 from bridge.kafka.publisher import KafkaPublisher
 from bridge.redrive import redrive
@@ -27,13 +26,9 @@ _PROGRESS_EVERY = 1_000
 def run(settings: Settings, flags: Mapping[str, str], action: str, **options: Any) -> None:
     """Run an action of `actions.py`. Raises ConfigurationError, NotReady, Unavailable, AccessDenied."""
     connection.configure(settings.database_url, "dead-letters", connections=1)
-    try:
-        with connection.session():
-            migrations.require_latest()
-            _ACTIONS[action](settings, **options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has ended; Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with while_read(), connection.session():
+        migrations.require_latest()
+        _ACTIONS[action](settings, **options)
 
 
 def _list(settings: Settings, state: str, limit: int, as_json: bool, **selected: Any) -> None:

@@ -1,6 +1,5 @@
 """`runs`: lists, shows, retries and discards runs of the users' tasks that failed."""
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from bootstrap.commands.terminal import plain, table
+from bootstrap.commands.terminal import plain, table, while_read
 from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
 from tasks.store import connection, failed_runs, migrations, replays
@@ -20,13 +19,9 @@ _PROGRESS = timedelta(hours=6)  # of the messages' time, between two lines
 def run(settings: Settings, flags: Mapping[str, str], action: str, **options: Any) -> None:
     """Run an action of `actions.py`. Raises ConfigurationError, NotReady, Unavailable, AccessDenied."""
     connection.configure(settings.database_url, "runs", connections=1)
-    try:
-        with connection.session():
-            migrations.require_latest()
-            _ACTIONS[action](**options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has ended; Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with while_read(), connection.session():
+        migrations.require_latest()
+        _ACTIONS[action](**options)
 
 
 def _list(state: str, limit: int, as_json: bool, **selected: Any) -> None:

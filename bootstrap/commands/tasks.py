@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from bootstrap.commands.terminal import plain, table
+from bootstrap.commands.terminal import plain, table, while_read
 from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
 from tasks.store import connection, migrations, task_registry, task_status
@@ -16,7 +16,7 @@ from tasks.store.task_status import TaskStatus
 def run(settings: Settings, flags: Mapping[str, str], action: str, **options: Any) -> None:
     """Run an action of `actions.py`. Raises ConfigurationError, NotReady, Unavailable, AccessDenied."""
     connection.configure(settings.database_url, "tasks-command", connections=1)
-    with connection.session():
+    with while_read(), connection.session():
         migrations.require_latest()
         _ACTIONS[action](**options)
 

@@ -1,6 +1,19 @@
 """Prints what strangers wrote, so that a terminal only shows it."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def while_read() -> Iterator[None]:
+    """Stop in silence when the reader of the output, such as `head`, has ended: Python would complain again at exit."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
@@ -27,7 +28,6 @@ from tasks.worker.wakes import Wakes
 
 _ASK_AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 5.0
-QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
 
 
 def queue(settings: Settings) -> str:
@@ -137,6 +137,18 @@ def _say_nothing(*_: Any) -> None:
     pass
 
 
+def work(app: Celery, settings: Settings, process: str, processes: int, begin: Callable[[], None]) -> None:
+    """Run the prefork processes of an application until stopped; each calls `begin` first."""
+    setup_logging.connect(lambda **_: events.configure(settings, process), weak=False)
+    worker_process_init.connect(lambda **_: begin(), weak=False)
+    worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
+    celery_worker.safe_say = _say_nothing  # when it stops, without our log format
+    warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
+    arguments = ["--queues", app.conf.task_default_queue, "--concurrency", str(processes), "--pool", "prefork"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
+    app.worker_main(["--quiet", "worker", *arguments, *quiet])
+
+
 def run_worker(settings: Settings) -> None:
     """Run a Celery worker with `settings.workers` prefork processes, until stopped."""
     setup.exit_if_a_thread_fails()
@@ -145,13 +157,7 @@ def run_worker(settings: Settings) -> None:
     patience = settings.watchdog_seconds / 2
     heartbeat = Heartbeat(app.tasks[NAME].claims, queue(settings), patience)
     heartbeat.start()
-    setup_logging.connect(lambda **_: events.configure(settings, "worker"), weak=False)
-    worker_process_init.connect(lambda **_: setup.begin(settings, "worker"), weak=False)
-    worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
     connection.configure(settings.database_url, "worker", connections=1)
-    arguments = ["worker", "--queues", queue(settings), "--concurrency", str(settings.workers), "--pool", "prefork"]
-    celery_worker.safe_say = _say_nothing  # when it stops, without our log format
-    warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
-    app.worker_main(["--quiet", *arguments, *QUIET])
+    work(app, settings, "worker", settings.workers, lambda: setup.begin(settings, "worker"))
     heartbeat.stop()
     events.emit("process.stopped")

@@ -1,14 +1,9 @@
 """The Celery worker that runs the users' tasks: its application, and how it begins and ends."""
 
 import uuid
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from celery import Celery
-from celery.apps import worker as celery_worker
-from celery.exceptions import SecurityWarning
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
 from tasks.config.settings import Settings, flag
 from tasks.declaration import Task
@@ -68,15 +63,9 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     patience = settings.watchdog_seconds / 2
     dispatcher = Dispatcher(owner, limits, enqueue, execute.wakes, queue(settings), settings.task_workers, patience)
     execute.left = dispatcher.left
-    setup_logging.connect(lambda **_: events.configure(settings, "tasks"), weak=False)
-    worker_process_init.connect(lambda **_: _begin_process(settings), weak=False)
-    worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
     connection.configure(settings.database_url, "tasks", connections=2)
-    celery_worker.safe_say = _say_nothing  # when it stops, without our log format
-    warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
     dispatcher.start()
-    arguments = ["--queues", queue(settings), "--concurrency", str(settings.task_workers), "--pool", "prefork"]
-    app.worker_main(["--quiet", "worker", *arguments, *storing.QUIET])
+    storing.work(app, settings, "tasks", settings.task_workers, lambda: _begin_process(settings))
     dispatcher.stop()
     events.emit("process.stopped")
 
@@ -85,7 +74,3 @@ def _begin_process(settings: Settings) -> None:
     connection.database.forget()
     setup.begin(settings, "tasks")
     attempt.prepare_process()
-
-
-def _say_nothing(*_: Any) -> None:
-    pass

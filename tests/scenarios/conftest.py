@@ -6,6 +6,7 @@ import pytest
 
 from bootstrap.localstack.stack import Stack
 from tests.programs import Program
+from tests.user_tasks import EFFECT
 from tests.world import World
 
 
@@ -16,3 +17,12 @@ def server(stack: Stack) -> Iterator[tuple[World, Program]]:
     world.init()
     yield world, world.serve()
     world.close()
+
+
+@pytest.fixture
+def shop(world: World) -> World:
+    """A world with the tasks of tests/user_tasks.py, and their table."""
+    world.variables["TASKS"] = "tests.user_tasks"
+    world.init()
+    world.sql(EFFECT)
+    return world

@@ -21,12 +21,6 @@ def _register(world: World, modules: str) -> None:
     database.close_all()
 
 
-def _is_done(world: World) -> bool:
-    return world.sql("SELECT (SELECT count(*) FROM chunk) + (SELECT count(*) FROM run WHERE state = 'retrying')") == [
-        (0,)
-    ]
-
-
 def test_a_task_begins_at_one_exact_transaction(ready: World) -> None:
     ready.sql(EFFECT)
     made = events(_COUNT)
@@ -37,10 +31,10 @@ def test_a_task_begins_at_one_exact_transaction(ready: World) -> None:
         if number == 7:
             ready.start("consume", "--only", "tasks", tasks="tests.user_tasks")
     ready.wait_for(_COUNT)
-    wait_until(lambda: _is_done(ready), "all obligations have ended", 60)
+    wait_until(lambda: ready.obligations() == 0, "all obligations have ended", 60)
     wanted = "SELECT id::text FROM message WHERE xact > (SELECT xact FROM task WHERE name = 'exact')"
     after = Counter(message for (message,) in ready.sql(wanted))
-    ran = Counter(message for (message,) in ready.sql("SELECT message FROM effect WHERE task = 'exact'"))
+    ran = ready.effects("exact")
     assert ran == after
     assert 0 < after.total() < _COUNT
     assert pod.stop() == 0
@@ -69,7 +63,7 @@ def test_a_changed_pattern_is_registered_and_what_was_obliged_before_still_runs(
     ready.start("consume", "--only", "tasks", tasks="tests.user_tasks")
     ready.produce([orjson.dumps({"type": "order.paid", "wish": ""}), orjson.dumps({"type": "type-1"})])
     ready.wait_for(3)
-    wait_until(lambda: _is_done(ready), "all obligations have ended")
+    wait_until(lambda: ready.obligations() == 0, "all obligations have ended")
     types = "SELECT type FROM effect JOIN message ON id::text = message WHERE task = 'exact' ORDER BY stored_at"
     assert ready.sql(types) == [("order.paid",), ("type-1",)]
     assert pod.stop() == 0
@@ -145,7 +139,7 @@ def test_a_retired_task_ends_what_it_was_obliged_to_and_no_more(ready: World) ->
     ready.produce(list(events(10).values()))
     ready.wait_for(20)
     ready.start("consume", "--only", "tasks", tasks="tests.user_tasks")
-    wait_until(lambda: _is_done(ready), "all obligations have ended")
+    wait_until(lambda: ready.obligations() == 0, "all obligations have ended")
     assert ready.sql("SELECT task, count(*) FROM effect GROUP BY 1 ORDER BY 1") == [
         ("at_least_once", 20),
         ("exact", 10),

@@ -11,7 +11,6 @@ import pytest
 
 from tests.clients import events
 from tests.programs import Program, signalled
-from tests.user_tasks import EFFECT
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -25,28 +24,12 @@ VICTIMS: dict[str, Callable[[Program], psutil.Process]] = {
 }
 
 
-def _effects(world: World, task: str) -> Counter[str]:
-    return Counter(message for (message,) in world.sql("SELECT message FROM effect WHERE task = %s", task))
-
-
-def _is_done(world: World) -> bool:
-    return world.sql("SELECT (SELECT count(*) FROM chunk) + (SELECT count(*) FROM run)") == [(0,)]
-
-
 def _holds(world: World) -> None:
+    assert world.sql("SELECT count(*) FROM run") == [(0,)]
     stored = Counter({str(row[0]): 1 for row in world.sql("SELECT id FROM message")})
-    assert _effects(world, "exact") == stored
-    assert _effects(world, "in_batches") == stored
-    assert set(_effects(world, "at_least_once")) == set(stored)
-
-
-@pytest.fixture
-def shop(world: World) -> World:
-    """A world with the tasks of tests/user_tasks.py, and their table."""
-    world.variables["TASKS"] = "tests.user_tasks"
-    world.init()
-    world.sql(EFFECT)
-    return world
+    assert world.effects("exact") == stored
+    assert world.effects("in_batches") == stored
+    assert set(world.effects("at_least_once")) == set(stored)
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
@@ -69,7 +52,7 @@ def test_effects_are_exact_when_a_process_is_killed(shop: World, victim: str) ->
     for _ in shop.under_load(made, _KILLS):
         wait_until(kill, "it was killed")
     shop.wait_for(_COUNT)
-    wait_until(lambda: _is_done(shop), "all obligations have ended", 60)
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 60)
     _holds(shop)
 
 
@@ -82,7 +65,7 @@ def test_effects_are_exact_when_a_server_is_killed(shop: World, name: str) -> No
         server.kill()
         server.restart()
     shop.wait_for(_COUNT, 90)
-    wait_until(lambda: _is_done(shop), "all obligations have ended", 60)
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 60)
     _holds(shop)
 
 
@@ -101,7 +84,7 @@ def test_effects_are_exact_when_a_pod_is_frozen_for_longer_than_it_is_trusted(sh
     wait_until(lambda: _unlocked(shop), "what the frozen ones had claimed was taken over", 60)
     for process in frozen:
         signalled(process, signal.SIGCONT)
-    wait_until(lambda: _is_done(shop), "all obligations have ended", 60)
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 60)
     _holds(shop)
 
 

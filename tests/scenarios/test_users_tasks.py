@@ -3,37 +3,16 @@
 from collections import Counter
 
 import orjson
-import pytest
 
 from tests.clients import events
-from tests.user_tasks import EFFECT
 from tests.waiting import wait_until
 from tests.world import World
 
 _COUNT = 3000
 
 
-@pytest.fixture
-def shop(world: World) -> World:
-    """A world with the tasks of tests/user_tasks.py, and their table."""
-    world.variables["TASKS"] = "tests.user_tasks"
-    world.init()
-    world.sql(EFFECT)
-    return world
-
-
 def _order(wish: str) -> bytes:
     return orjson.dumps({"type": "order.paid", "wish": wish})
-
-
-def _open(world: World) -> int:
-    """Obligations that have not ended."""
-    retrying = "SELECT count(*) FROM run WHERE state = 'retrying'"
-    return int(world.sql(f"SELECT (SELECT count(*) FROM chunk) + ({retrying})")[0][0])
-
-
-def _effects(world: World, task: str) -> Counter[str]:
-    return Counter(message for (message,) in world.sql("SELECT message FROM effect WHERE task = %s", task))
 
 
 def test_each_message_is_run_once_for_each_task(shop: World) -> None:
@@ -41,10 +20,10 @@ def test_each_message_is_run_once_for_each_task(shop: World) -> None:
     pod = shop.consume()
     shop.produce(list(made.values()))
     shop.wait_for(_COUNT)
-    wait_until(lambda: _open(shop) == 0, "all obligations have ended", 10)
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 10)
     stored = Counter({str(row[0]): 1 for row in shop.sql("SELECT id FROM message")})
     for task in ("exact", "at_least_once", "in_batches"):
-        assert _effects(shop, task) == stored, task
+        assert shop.effects(task) == stored, task
     assert shop.sql("SELECT count(*) FROM run") == [(0,)]
     assert pod.stop() == 0
 
@@ -54,7 +33,7 @@ def test_a_run_that_fails_hurts_only_itself(shop: World) -> None:
     shop.consume()
     shop.produce([_order("nothing") for _ in range(20)] + [_order(wish) for wish in wishes] + [_order("nothing")])
     shop.wait_for(27)
-    wait_until(lambda: _open(shop) == 0, "all obligations have ended", 15)
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 15)
     failed = dict(shop.sql("SELECT payload->>'wish', error FROM run JOIN message ON message.id = message_id"))
     assert failed == {
         "fail": "ValueError: as its message says",
@@ -75,6 +54,6 @@ def test_a_run_ends_at_its_time_limit(shop: World) -> None:
     shop.consume()
     shop.produce([orjson.dumps({"type": "slow", "seconds": seconds}) for seconds in (0, 60, 0)])
     shop.wait_for(3)
-    wait_until(lambda: _open(shop) == 0, "all obligations have ended", 10)
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 10)
     assert shop.sql("SELECT error FROM run") == [("TimeLimitExceeded: it exceeded its time limit",)]
     assert shop.sql("SELECT count(*) FROM effect WHERE task = 'slow'") == [(2,)]
