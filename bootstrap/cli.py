@@ -13,7 +13,8 @@ import shtab
 from bootstrap.commands.actions import ACTIONS
 from bootstrap.localstack import running
 from tasks.config import catalogue, settings
-from tasks.config.setting import COMMANDS
+from tasks.config.environment import child_environment
+from tasks.config.setting import COMMANDS, flag
 from tasks.config.settings import Settings
 from tasks.config.version import version
 from tasks.errors import EXIT_FAILED, EXIT_OK, BackendError
@@ -115,7 +116,7 @@ def _local_stack(command: str, flags: dict[str, str]) -> dict[str, str]:
 
     All or none of them: a mixture would redrive the dead letters of one database to the topics of another.
     """
-    environment = settings.child_environment(flags)
+    environment = child_environment(flags)
     if any(environment.get(name.upper()) for name in _SERVERS):
         return flags
     directory = Path(environment.get("LOCAL_DIR") or ".local").resolve()
@@ -133,7 +134,7 @@ def _program_name() -> str:
 def _hide_flags(arguments: list[str], flags: dict[str, str]) -> NoReturn:
     """Restart the command with its flags as environment variables, because `ps` shows the flags of a process."""
     command = [sys.executable, "-m", "bootstrap", *arguments]
-    os.execve(sys.executable, command, settings.child_environment(flags))
+    os.execve(sys.executable, command, child_environment(flags))
 
 
 def _run(command: str, loaded: Settings, flags: dict[str, str], options: dict[str, Any]) -> None:
@@ -185,4 +186,4 @@ def _add_settings(sub: argparse.ArgumentParser, command: str) -> None:
         if command in row.commands:
             default = row.default or "none"
             text = f"{row.meaning} [{row.name.upper()}, default: {default}]"
-            sub.add_argument(settings.flag(row.name), dest=row.name, metavar="…", help=text.replace("%", "%%"))
+            sub.add_argument(flag(row.name), dest=row.name, metavar="…", help=text.replace("%", "%%"))

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks.config import catalogue, settings
+from tasks.config import catalogue
+from tasks.config.setting import flag
 from tasks.observability import metrics
 from tasks.observability.event_catalogue import CATALOGUE
 
@@ -32,9 +33,9 @@ def filled(text: str, tables: Sequence[str]) -> str:
 def _settings() -> Iterator[str]:
     yield from ("| flag | variable | default | meaning | used by |", "|---|---|---|---|---|")
     for row in catalogue.settings():
-        flag = f"`{settings.flag(row.name)}`" if row.commands else ""
+        shown = f"`{flag(row.name)}`" if row.commands else ""
         used_by = ", ".join(row.commands) or "all"
-        yield f"| {flag} | `{row.name.upper()}` | {row.default or 'none'} | {row.meaning} | {used_by} |"
+        yield f"| {shown} | `{row.name.upper()}` | {row.default or 'none'} | {row.meaning} | {used_by} |"
 
 
 def _events() -> Iterator[str]:

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 
 from bootstrap.localstack.stack import Stack
-from tasks.config.settings import child_environment
+from tasks.config.environment import child_environment
 from tasks.store import connection, spans
 from tests.programs import ROOT
 from tests.records import OTHER_SOURCE, SOURCE

@@ -14,7 +14,7 @@ import orjson
 import psutil
 import requests
 
-from tasks.config import settings
+from tasks.config.environment import child_environment
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +121,7 @@ class Programs:
             print(f"--- {program.log}", *program.log.read_text(errors="replace").splitlines()[-25:], sep="\n")
 
     def _environment(self, changed: Mapping[str, str]) -> dict[str, str]:
-        merged = {**settings.child_environment({}), **self.variables}
+        merged = {**child_environment({}), **self.variables}
         for name, value in changed.items():
             merged[name.upper()] = value
         return {name: value for name, value in merged.items() if value != ABSENT}

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from bootstrap.pod import metrics_port, supervisor
 from bridge import process
 from tasks import user_modules
-from tasks.config.settings import Settings, child_environment
+from tasks.config.environment import child_environment
+from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
 from tasks.observability import events, setup
 from tasks.store import connection

@@ -19,8 +19,9 @@ from bootstrap.localstack.ports import LOOPBACK, free_port, is_free
 from bootstrap.localstack.stack import Stack
 from tasks import user_modules
 from tasks.config import settings as settings_module
+from tasks.config.environment import child_environment
 from tasks.config.parsers import ApiKey
-from tasks.config.settings import Settings, child_environment
+from tasks.config.settings import Settings
 from tasks.errors import LocalStackError
 
 PROCESSES = ("serve", "consume")  # as in the Procfile

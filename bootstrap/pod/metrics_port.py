@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from prometheus_client import start_http_server
 
-from tasks.config.settings import Settings, flag
+from tasks.config.setting import flag
+from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
 from tasks.observability import metrics
 

@@ -13,3 +13,8 @@ def setting(default: str, parse: Callable[[str], Any], meaning: str, *commands: 
     """Declare a setting. `commands` are those that accept it as a flag; without any, it has only a variable."""
     metadata = {"default": default, "parse": parse, "meaning": meaning, "commands": commands, "secret": secret}
     return field(metadata=metadata, repr=not secret)
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting: kafka_topics -> --kafka-topics."""
+    return "--" + name.replace("_", "-")

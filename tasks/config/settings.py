@@ -3,13 +3,13 @@
 A flag wins over its variable, and a variable over the default. All errors are reported at once.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
 from tasks.config import parsers, tls
-from tasks.config.setting import COMMANDS, PROCESSING, WITH_KAFKA, setting
+from tasks.config.environment import child_environment
+from tasks.config.setting import COMMANDS, PROCESSING, WITH_KAFKA, flag, setting
 from tasks.config.validation import conflicts
 from tasks.errors import ConfigurationError
 
@@ -234,17 +234,3 @@ def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] 
 def _because(error: ValueError) -> str:
     text = str(error)
     return "must be a whole number" if text.startswith("invalid literal") else text
-
-
-def child_environment(flags: Mapping[str, str], environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a child process: ours, and our flags as variables.
-
-    Children get settings this way and not as arguments, because `ps` shows arguments.
-    """
-    own = os.environ if environment is None else environment
-    return {**own, **{name.upper(): value for name, value in flags.items()}}
-
-
-def flag(name: str) -> str:
-    """The command-line flag of a setting: kafka_topics -> --kafka-topics."""
-    return "--" + name.replace("_", "-")

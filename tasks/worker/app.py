@@ -17,7 +17,8 @@ from celery.worker.state import maybe_shutdown
 from kombu.asynchronous import set_event_loop
 
 from tasks.claim_store import EXPIRY_SECONDS, RedisClaimStore, explain
-from tasks.config.settings import Settings, flag
+from tasks.config.setting import flag
+from tasks.config.settings import Settings
 from tasks.errors import ConfigurationError
 from tasks.observability import events, setup
 from tasks.seal import of_deployment

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from celery import Celery
 
-from tasks.config.settings import Settings, flag
+from tasks.config.setting import flag
+from tasks.config.settings import Settings
 from tasks.declaration import Task
 from tasks.errors import ConfigurationError
 from tasks.observability import events, setup

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config.settings import child_environment
+from tasks.config.environment import child_environment
 from tasks.config.version import version
 from tests.programs import ROOT
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.config.settings import child_environment
+from tasks.config.environment import child_environment
 from tests.programs import ABSENT
 from tests.waiting import wait_until
 from tests.world import World

@@ -18,7 +18,7 @@ import pytest
 
 from bootstrap.localstack.ports import free_port
 from bootstrap.localstack.stack import Stack
-from tasks.config import settings
+from tasks.config.environment import child_environment
 from tests.programs import ROOT
 from tests.waiting import wait_until
 
@@ -36,7 +36,7 @@ class Local:
 
     def __init__(self, directory: Path, port: int, *flags: str, **changed: str) -> None:
         self.output = directory / "output"
-        variables = {**settings.child_environment({}), "LOCAL_DIR": str(directory), "PORT": str(port)}
+        variables = {**child_environment({}), "LOCAL_DIR": str(directory), "PORT": str(port)}
         for outside in ("KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL", "ADDRESS", "API_KEYS"):
             variables.pop(outside, None)
         variables |= {name.upper(): value for name, value in changed.items()}
@@ -166,7 +166,7 @@ def test_a_task_of_ones_own_as_its_page_tells_it(directory: Path, running: list[
 
 def _bootstrap(directory: Path, arguments: str) -> str:
     """What a command prints that finds the servers of the running stack by itself."""
-    variables = {**settings.child_environment({}), "LOCAL_DIR": str(directory)}
+    variables = {**child_environment({}), "LOCAL_DIR": str(directory)}
     for outside in ("KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"):
         variables.pop(outside, None)
     command = [sys.executable, "-m", "bootstrap", *shlex.split(arguments, comments=True)]

@@ -6,7 +6,7 @@ import sys
 
 import requests
 
-from tasks.config.settings import child_environment
+from tasks.config.environment import child_environment
 from tests.programs import ROOT
 from tests.world import World
 

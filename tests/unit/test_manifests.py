@@ -11,7 +11,7 @@ from bootstrap import cli
 from bootstrap.commands import local
 from bootstrap.pod.supervisor import programs
 from tasks.config import catalogue, settings
-from tasks.config.setting import COMMANDS
+from tasks.config.setting import COMMANDS, flag
 from tests.manifests import (
     KUBE,
     KUSTOMIZATIONS,
@@ -55,7 +55,7 @@ def configuration(overlay: str) -> dict[str, str]:
 @pytest.mark.parametrize("args", arguments(), ids=" ".join)
 def test_every_command_and_flag_is_accepted(args: list[str]) -> None:
     given = vars(cli.parser().parse_args(args))
-    flags = {settings.flag(row.name) for row in catalogue.settings() if args[0] in row.commands} | {"--only"}
+    flags = {flag(row.name) for row in catalogue.settings() if args[0] in row.commands} | {"--only"}
     assert {one.partition("=")[0] for one in args if one.startswith("--")} <= flags, "argparse takes a part of a name"
     settings.load({name: value for name, value in given.items() if name in NAMES and value is not None}, {})
 

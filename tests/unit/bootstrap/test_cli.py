@@ -8,8 +8,8 @@ import pytest
 from bootstrap import cli
 from bootstrap.commands.actions import ACTIONS
 from tasks import errors
-from tasks.config import catalogue, settings
-from tasks.config.setting import COMMANDS
+from tasks.config import catalogue
+from tasks.config.setting import COMMANDS, flag
 
 
 def run(*arguments: str) -> int:
@@ -32,7 +32,7 @@ def test_help_lists_every_flag_with_its_variable_and_an_example(
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     for row in catalogue.settings():
         if command in row.commands:
-            assert f"{settings.flag(row.name)} " in text
+            assert f"{flag(row.name)} " in text
             assert f"[{row.name.upper()}, default: {row.default or 'none'}]" in text
     assert f"python -m bootstrap {command} {action}".rstrip() in text
 

@@ -8,6 +8,7 @@ import pytest
 from redis.connection import parse_url
 
 from tasks.config import catalogue, settings
+from tasks.config.environment import child_environment
 from tasks.errors import ConfigurationError
 
 AUTHORITIES = certifi.where()
@@ -96,7 +97,7 @@ def test_nonsense_is_refused_for_every_setting_that_is_not_free_text(setting: st
 
 
 def test_children_get_flags_as_variables() -> None:
-    assert settings.child_environment({"kafka_group_id": "g"}, {"PORT": "1"}) == {"PORT": "1", "KAFKA_GROUP_ID": "g"}
+    assert child_environment({"kafka_group_id": "g"}, {"PORT": "1"}) == {"PORT": "1", "KAFKA_GROUP_ID": "g"}
 
 
 def test_lists_are_comma_separated_and_trimmed() -> None:
