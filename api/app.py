@@ -11,7 +11,7 @@ from api.keys import Authorizer
 from api.limits import Limits
 from api.readiness import Readiness
 from api.services import Services
-from api.views import dead_letters, docs, export, health, messages, metrics, publish, runs, statistics, stream
+from api.views import calls, dead_letters, docs, export, health, messages, metrics, publish, runs, statistics, stream
 from api.wsgi import Application
 from bridge.kafka.lag import Lags
 from bridge.kafka.publisher import Publisher
@@ -69,6 +69,8 @@ _BLUEPRINTS = (
     statistics.blueprint,
     dead_letters.blueprint,
     runs.blueprint,
+    calls.calling,
+    calls.looking,
 )
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
 from pydantic import BaseModel, Field
 
 
@@ -67,6 +68,35 @@ class Page(BaseModel):
     next: str | None = Field(description="the cursor of the next page; null on the last")
 
 
+class Called(BaseModel):
+    """A call that Kafka has."""
+
+    id: UUID = Field(description="of the call, and of the message that the function receives")
+    task: str
+
+
+class CallState(BaseModel):
+    """A call of a task."""
+
+    id: UUID
+    run: int = Field(description="its number, for operators")
+    task: str
+    state: Literal["waiting", "retrying", "done", "failed", "expired", "discarded"]
+    attempts: int
+    due_at: datetime | None = Field(description="when it is run, or run again")
+    expires_at: datetime | None
+    changed_at: datetime
+    error: str | None = Field(description="of its last attempt; of a call that is done, why its result is not kept")
+    result: Any = Field(description="what the function returned, if its task has store_result")
+
+
+def call_fields(call_id: UUID, call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as JSON fields."""
+    result = call["result"]
+    kept = None if result is None else orjson.Fragment(result)
+    return {"id": str(call_id), **call, "error": call["error"] or None, "result": kept}
+
+
 def item(index: int, result: Any, message_id: str | None = None) -> dict[str, Any]:
     """The result of an item that Kafka does not have, or perhaps not. `result` is its problem, or an unsent message."""
     if not isinstance(result, Mapping):
@@ -121,6 +151,7 @@ def _content(**kinds: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": kinds}, "parameters": [_TOPIC, _KEY]}
 
 
+PAYLOAD = {"requestBody": {"required": False, "content": {"application/json": {"schema": {}, "example": {"order": 7}}}}}
 BODY = _content(**{"application/json": {"schema": _OBJECT}, "application/cloudevents+json": {"schema": _EVENT}})
 BATCH = _content(
     **{

@@ -51,7 +51,7 @@ class Bridge:
         self._reporter = Reporter(settings, lambda: self._status)
         self._topic_watch = TopicWatch(settings)
         self._positions = Positions(
-            settings.kafka_topics, self._topic_watch, self._reporter, consumer, self._batcher, self._progress
+            settings.consumed_topics, self._topic_watch, self._reporter, consumer, self._batcher, self._progress
         )
         self._committer = Committer(consumer, self._progress, self._positions.to_commit)
         self._quarantine = Quarantine(settings, consumer, self._batcher, self._reporter)
@@ -63,7 +63,7 @@ class Bridge:
 
     def run(self) -> None:
         """Work until the stop signal, then let batches in flight finish and commit them."""
-        self._consumer.subscribe(self._settings.kafka_topics, self)
+        self._consumer.subscribe(self._settings.consumed_topics, self)
         threads = (self._reporter, self._watchdog, self._topic_watch)
         for thread in threads:
             thread.start()

@@ -83,7 +83,7 @@ def decode(record: Record, body: Body | None = None) -> Message:
         produced_at(record.timestamp),
         message_type,
         key,
-        None if not record.headers else _headers_json(record.headers),
+        None if not record.headers else headers_json(record.headers),
         record.value,
         own_id is not None,
     )
@@ -193,7 +193,7 @@ def _source_id(source: Any, event_id: Any) -> bytes | None:
     return uuid.uuid5(_SOURCE_NAMESPACE, orjson.dumps([source, event_id]).decode()).bytes
 
 
-def _headers_json(headers: Headers) -> bytes:
+def headers_json(headers: Headers) -> bytes:
     """Headers as a JSON object; a name that occurs more than once has a list of values."""
     values: dict[str, Any] = {}
     for name, raw in headers:

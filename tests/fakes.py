@@ -17,6 +17,7 @@ from tasks.claim_check import Claim, ClaimStatus, Result
 from tasks.message import CHANGING_HEADERS, NO_BODY, OUTBOX_HEADER, Headers, Message, Record, record_id, sender_id
 from tasks.store.batch_copy import Duplicate
 from tasks.store.batches import Dead, Stored
+from tasks.store.calls import Call
 from tasks.store.spans import Span
 
 
@@ -102,6 +103,7 @@ class MemoryBatchStore:
         self.failure: Exception | None = None
         self.messages: dict[tuple[str, bytes], tuple[int, Message]] = {}  # (topic, id) -> partition and message
         self.dead: dict[bytes, Dead] = {}  # by the id of the record's place
+        self.calls: dict[uuid.UUID, Call] = {}
 
     def store_batch(
         self,
@@ -110,6 +112,7 @@ class MemoryBatchStore:
         messages: Sequence[Message],
         dead: Sequence[Dead],
         seconds: float = 60,
+        calls: Sequence[Call] = (),
     ) -> Stored:
         self._fail()
         known = {record.offset for record in records if record_id(record) in self.dead}
@@ -133,7 +136,11 @@ class MemoryBatchStore:
                 new.append(Dead(by_offset[message.offset], "id_conflict", detail, message.id))
         for one in new:
             self.dead[record_id(one.record)] = one
-        return Stored(stored, len(records) - stored - len(duplicates) - len(new), duplicates, new)
+        called = {call.id: call for call in reversed(calls) if call.id not in self.calls}
+        self.calls |= called
+        stored += len(called)
+        tasks = sorted({call.task for call in called.values()})
+        return Stored(stored, len(records) - stored - len(duplicates) - len(new), duplicates, new, tasks)
 
     def _is_stored(self, record: Record) -> bool:
         message_id = sender_id(record.headers, NO_BODY) or record_id(record)

@@ -55,3 +55,20 @@ def slow(message: Message) -> None:
     while time.monotonic() < deadline:
         pass
     _write("slow", message)
+
+
+@task(name="double", store_result=True, max_retries=1, retry_backoff=False)
+def double(message: Message) -> dict[str, int]:
+    """Only runs when it is called."""
+    if message.payload.get("kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    _write("double", message)
+    return {"double": 2 * message.payload["n"]}
+
+
+@task(on="passed-on", transaction=True, name="passing_on", max_retries=0)
+def passing_on(message: Message) -> None:
+    """Calls another task in its transaction."""
+    double.delay(n=message.payload["n"])
+    if message.payload.get("fail"):
+        raise ValueError("as its message says")

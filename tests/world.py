@@ -38,6 +38,7 @@ class World(Programs, Assertions, Operators):
             **stack.variables,
             "DATABASE_URL": f"{server}/{name}",
             "KAFKA_TOPICS": ",".join(self.topics),
+            "KAFKA_CALLS_TOPIC": f"{name}-calls",
             "KAFKA_GROUP_ID": name,
             "KAFKA_PARTITIONS": "3",
             "ADDRESS": "127.0.0.1",

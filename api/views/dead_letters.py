@@ -166,7 +166,7 @@ def discard(path: DeadLetterPath, body: DiscardBody) -> Response:
 @blueprint.post("/topics/<topic>/release", responses=_ANSWER)
 def release(path: TopicPath) -> Response:
     """Release the quarantined partitions of a topic; the bridges read them again within seconds."""
-    topic = known_topic(path.topic, services().settings.kafka_topics)
+    topic = known_topic(path.topic, services().settings.consumed_topics)
     with OPERATING.transaction():
         released = bridge_status.release(topic)
     return json_response({"released": released})

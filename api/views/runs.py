@@ -32,7 +32,9 @@ class RunQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     task: str | None = Field(None, description="of this task")
-    state: str | None = Field("failed", pattern="^(retrying|failed|discarded|any)$", description="or any")
+    state: str | None = Field(
+        "failed", pattern="^(waiting|retrying|failed|discarded|expired|done|any)$", description="or any"
+    )
     since: Moment | None = Field(None, alias="from", description="changed at this time or later")
     until: Moment | None = Field(None, alias="to", description="changed before this time")
     before: int | None = Field(None, ge=1, le=_LARGEST, description="the `next` of the page before")

@@ -101,7 +101,7 @@ def get_topics() -> Response:
             if quarantined is None
             else sorted(number for name, number in quarantined if name == topic),
         }
-        for topic in services().settings.kafka_topics
+        for topic in services().settings.consumed_topics
     ]
     return json_response({"topics": shown, "problems": problems})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 STATES = ("waiting", "redriven", "discarded")
-RUN_STATES = ("retrying", "failed", "discarded")
+RUN_STATES = ("waiting", "retrying", "failed", "discarded", "expired", "done")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
         metrics_port.show(settings)
     if only == "bridge":
         setup.begin(settings, "bridge")
-        events.emit("process.started", topics=settings.kafka_topics, group=settings.kafka_group_id)
+        events.emit("process.started", topics=settings.consumed_topics, group=settings.kafka_group_id)
         connection.configure(settings.database_url, "bridge", connections=2)
         process.run(settings, create_app(settings))
         events.emit("process.stopped")

@@ -5,7 +5,18 @@ from datetime import UTC, datetime, timedelta
 
 from tasks.config.settings import Settings
 from tasks.observability import events
-from tasks.store import chunks, claims, connection, dead_letters, idempotency, leaves, migrations, runs, statistics
+from tasks.store import (
+    chunks,
+    claims,
+    connection,
+    dead_letters,
+    failed_runs,
+    idempotency,
+    leaves,
+    migrations,
+    runs,
+    statistics,
+)
 
 
 def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
@@ -24,6 +35,8 @@ def run(settings: Settings, flags: Mapping[str, str], dry_run: bool) -> None:
             messages = _delete_messages(oldest, dry_run)
         if settings.dedupe_days and not dry_run:
             sum(claims.delete_before(_days_ago(settings.dedupe_days)))
+        if settings.run_retention_days and not dry_run:
+            sum(failed_runs.delete_ended_before(_days_ago(settings.run_retention_days)))
         if settings.dead_letter_retention_days:
             oldest = _days_ago(settings.dead_letter_retention_days)
             letters = (

@@ -37,7 +37,7 @@ def _list(state: str, limit: int, as_json: bool, **selected: Any) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    place = f"{row['topic']}/{row['partition']}/{row['offset']}"
+    place = "call" if row["topic"] is None else f"{row['topic']}/{row['partition']}/{row['offset']}"
     changed = row["changed_at"].astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return str(row["id"]), changed, row["state"], str(row["attempts"]), row["task"], place, plain(row["error"])
 

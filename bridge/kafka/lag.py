@@ -57,7 +57,7 @@ class Lags:
         cluster = self._cluster
         partitions = [
             TopicPartition(topic.name, number)
-            for topic in cluster.topics(self._settings.kafka_topics)
+            for topic in cluster.topics(self._settings.consumed_topics)
             for number in range(topic.partitions)
         ]
         first, ends = cluster.first_offsets(partitions), cluster.end_offsets(partitions)

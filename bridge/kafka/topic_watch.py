@@ -110,7 +110,7 @@ class TopicWatch(threading.Thread):
 
     def _take(self, cluster: Cluster) -> Snapshot:
         asked_at, partitions = time.monotonic(), self._partitions
-        topics = {topic.name: topic for topic in cluster.topics(self._settings.kafka_topics)}
+        topics = {topic.name: topic for topic in cluster.topics(self._settings.consumed_topics)}
         self._first_ids = {topic.name: topic.id for topic in topics.values()} | self._first_ids
         self.recreated = frozenset(name for name, topic in topics.items() if topic.id != self._first_ids[name])
         there = {p for p in partitions if p.topic in topics and p.partition < topics[p.topic].partitions}

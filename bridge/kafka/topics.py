@@ -64,12 +64,12 @@ def ensure(settings: Settings, check_only: bool) -> list[Step]:
     cluster.respond()
     steps = list(
         plan(
-            settings.kafka_topics,
+            settings.consumed_topics,
             settings.kafka_partitions,
             settings.kafka_replication_factor,
             [
                 replace(topic, min_insync_replicas=cluster.min_insync_replicas(topic.name))
-                for topic in cluster.topics(settings.kafka_topics)
+                for topic in cluster.topics(settings.consumed_topics)
             ],
         )
     )

@@ -4,7 +4,7 @@ A flag wins over its variable, and a variable over the default. All errors are r
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from tasks.config import parsers, tls
@@ -26,6 +26,9 @@ class Settings:
     )
     kafka_topics: tuple[str, ...] = setting(
         "messages", parsers.names, "topics, comma-separated; the first is the default of the API", *PROCESSING
+    )
+    kafka_calls_topic: str = setting(
+        "task-calls", parsers.name, "topic of calls of your tasks, which exists if TASKS is set", *PROCESSING
     )
     kafka_partitions: int = setting("6", parsers.positive, "number of partitions of each topic", "init", "local")
     kafka_replication_factor: int = setting("1", parsers.positive, "replication factor of each topic", "init")
@@ -170,6 +173,13 @@ class Settings:
         "0", parsers.days, "age at which redriven or discarded dead letters are deleted, days; 0: never", "retention"
     )
 
+    run_retention_days: int = setting(
+        "0",
+        parsers.days,
+        "age at which calls that have ended, and discarded runs, are deleted, days; 0: never",
+        "retention",
+    )
+
     local_dir: str = setting(
         ".local",
         parsers.name,
@@ -203,9 +213,10 @@ class Settings:
     )
     log_format: str = setting("text", parsers.one_of("text", "json"), "format of log lines: text or json")
 
-
-def _raw(values: Mapping[str, str], declared: Field[Any]) -> str:
-    return values.get(declared.name.upper(), declared.metadata["default"])
+    @property
+    def consumed_topics(self) -> tuple[str, ...]:
+        """The topics that the bridge reads, and `init` creates."""
+        return (*self.kafka_topics, self.kafka_calls_topic) if self.tasks else self.kafka_topics
 
 
 def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -217,7 +228,7 @@ def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] 
     parsed: dict[str, Any] = {}
     faults: list[str] = []
     for declared in fields(Settings):
-        text = _raw(values, declared)
+        text = values.get(declared.name.upper(), declared.metadata["default"])
         try:
             parsed[declared.name] = declared.metadata["parse"](text)
         except ValueError as error:

@@ -25,5 +25,7 @@ def conflicts(parsed: Mapping[str, Any]) -> Iterator[str]:
             tls.context(None, cert, key)
         except OSError:
             yield "KAFKA_SSL_CERT_FILE and KAFKA_SSL_KEY_FILE must be a certificate and its key as PEM, not encrypted"
+    if parsed["kafka_calls_topic"] in parsed["kafka_topics"]:
+        yield "KAFKA_CALLS_TOPIC must not be one of KAFKA_TOPICS"
     if parsed["redis_ssl_ca_file"] is not None and (parsed["redis_url"] or "").startswith("redis://"):
         yield "REDIS_SSL_CA_FILE is for a REDIS_URL that begins with rediss://"

@@ -21,9 +21,11 @@ from tasks.message import (
     record_id,
     sender_id,
 )
+from tasks.store import calls as stored_calls
 from tasks.store import chunks, spans, statistics, task_registry
 from tasks.store import messages as stored_messages
 from tasks.store.batch_copy import BatchCopy, Duplicate
+from tasks.store.calls import Call
 from tasks.store.connection import checked_out, database
 from tasks.store.models import DeadLetter
 from tasks.store.spans import Span
@@ -79,6 +81,7 @@ class BatchStore(Protocol):
         messages: Sequence[Message],
         dead: Sequence[Dead],
         seconds: float = 60,
+        calls: Sequence[Call] = (),
     ) -> Stored:
         """See the function of this module."""
         ...
@@ -90,23 +93,18 @@ def store_batch(
     messages: Sequence[Message],
     dead: Sequence[Dead],
     seconds: float = 60,
+    calls: Sequence[Call] = (),
 ) -> Stored:
-    """Store the messages and dead letters of a batch in one transaction, each exactly once.
+    """Store the messages, calls of tasks and dead letters of a batch in one transaction, each exactly once.
 
-    `records` are all records of `span`, in order, those of both `messages` and `dead`. What of the span was stored
-    before changes nothing. A message that PostgreSQL rejects, or whose id belongs to a different message, becomes a
-    dead letter; its neighbours are stored. PostgreSQL ends each statement within `seconds`, but not the COMMIT.
+    `records` are all records of `span`, in order, those of `messages`, `calls` and `dead`. What of the span was stored
+    before changes nothing, and neither does a call whose id was stored. A message that PostgreSQL rejects, or whose id
+    belongs to a different message, becomes a dead letter; its neighbours are stored. PostgreSQL ends each statement
+    within `seconds`, but not the COMMIT.
     Raises the errors in `connection.TRANSIENT`; then it is not known whether anything was stored.
     """
     with _transaction(seconds):
-        known: set[int] = set()
-        new_parts = spans.add(span)
-        if new_parts != [span]:
-            stored_before = [one for one in records if not _within(new_parts, one.offset)]
-            known = _stored_already(stored_before, dead, None, None)
-        recreated_at = spans.recreated_at(span)
-        if recreated_at is not None:
-            known |= _stored_already(records, dead, recreated_at - _UNNOTICED, recreated_at + _UNNOTICED)
+        known = _add_span(span, records, dead)
         if known:
             messages = [message for message in messages if message.offset not in known]
             dead = [one for one in dead if one.record.offset not in known]
@@ -119,11 +117,25 @@ def store_batch(
         if dead:
             DeadLetter.insert_many([_dead_row(one) for one in dead]).on_conflict_ignore().execute()
         wanting = _count_and_oblige(span, records, copied.types)
-        stored = copied.types.total()
+        called = stored_calls.add(calls)
+        stored = copied.types.total() + len(called)
         redelivered = len(records) - stored - len(copied.duplicates) - len(dead)
         if redelivered:
             database.execute_sql(_WRITE_SOMETHING)
-    return Stored(stored, redelivered, copied.duplicates, dead, wanting)
+    return Stored(stored, redelivered, copied.duplicates, dead, [*wanting, *set(called)])
+
+
+def _add_span(span: Span, records: Sequence[Record], dead: Sequence[Dead]) -> set[int]:
+    """Record that the span is stored with this transaction; returns the offsets of records that are stored already."""
+    known: set[int] = set()
+    new_parts = spans.add(span)
+    if new_parts != [span]:
+        stored_before = [one for one in records if not _within(new_parts, one.offset)]
+        known = _stored_already(stored_before, dead, None, None)
+    recreated_at = spans.recreated_at(span)
+    if recreated_at is not None:
+        known |= _stored_already(records, dead, recreated_at - _UNNOTICED, recreated_at + _UNNOTICED)
+    return known
 
 
 def _count_and_oblige(span: Span, records: Sequence[Record], types: Counter[str | None]) -> tuple[str, ...]:

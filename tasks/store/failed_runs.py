@@ -1,11 +1,12 @@
-"""What operators see and do with the runs of the users' tasks that failed."""
+"""What operators see and do with the runs of the users' tasks that have a row: failed ones above all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tasks.store.connection import database
+from tasks.store.rows import delete_until_none
 
 _PLACE = ("topic", "partition", "offset", "message_id")
 COLUMNS = ("id", "task", "state", "attempts", *_PLACE, "changed_at", "due_at", "error")
@@ -21,6 +22,12 @@ _RETRY = """
 _DISCARD = """
     UPDATE run SET state = 'discarded', changed_at = now(), note = %s WHERE id IN (
         SELECT id FROM run WHERE {where} LIMIT %s FOR UPDATE SKIP LOCKED
+    )
+"""
+_DELETE = """
+    DELETE FROM run WHERE id IN (
+        SELECT id FROM run WHERE state IN ('done', 'expired', 'discarded') AND changed_at < %s
+        LIMIT %s FOR UPDATE SKIP LOCKED
     )
 """
 _ROWS = 5_000  # in one transaction, which is short enough that nobody waits for it
@@ -80,6 +87,14 @@ def discard(selection: RunSelection, note: str) -> int:
     """Mark the selected failed runs as discarded; returns how many. Raises peewee.DatabaseError."""
     where, values = selection.where()
     return _in_parts(_DISCARD.format(where=where), [note, *values])
+
+
+def delete_ended_before(moment: datetime) -> Iterator[int]:
+    """Delete calls that ended before `moment`, and runs discarded before; yields the count of each short transaction.
+
+    A call with the id of a deleted one runs again.
+    """
+    return delete_until_none(_DELETE, moment, _ROWS)
 
 
 def _in_parts(statement: str, values: Sequence[Any]) -> int:

@@ -1,4 +1,7 @@
-"""Single runs that are not finished with their chunk: they are retried, or have failed and wait for an operator."""
+"""Single runs: those that are not finished with their chunk, because they are retried or have failed, and calls.
+
+A call is a run without a message. Its row is kept when it is done, so that its state and result can be asked for.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,14 +15,19 @@ _INSERT = """
         due_at)
     VALUES (%s, %s, %s, %s, %s, %s, %s, 1, %s, %s, now() + %s::interval)
 """
+OPEN = "state IN ('waiting', 'retrying')"
 _CLAIM = f"""
-    UPDATE run SET owner = %(owner)s, kills = CASE WHEN token IS NULL THEN kills ELSE kills + 1 END, token = %(token)s
-    WHERE id = (
-        SELECT id FROM run WHERE task = %(task)s AND state = 'retrying' AND due_at <= now() AND {FREE} AND {NOT_PAUSED}
-        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
-    )
-    RETURNING id, attempts, kills, message_id, topic, "partition", "offset", stored_at
+    UPDATE run SET owner = %(owner)s, kills = kills + (token IS NOT NULL)::integer, token = %(token)s
+    WHERE id = ANY (ARRAY(
+        SELECT id FROM run WHERE task = %(task)s AND {OPEN} AND due_at <= now() AND {NOT_PAUSED} AND {{which}}
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, attempts, kills, message_id, topic, "partition", "offset", stored_at, payload, headers,
+        expires_at <= now()
 """
+_CLAIM_NEW = _CLAIM.format(which="token IS NULL ORDER BY due_at LIMIT %(most)s")
+# Claimed by a process that ended, for which it may be the cause: so it is claimed alone.
+_CLAIM_SUSPECT = _CLAIM.format(which=f"token IS NOT NULL AND {FREE} LIMIT 1")
 _MESSAGE = """
     SELECT 0, id, type, key, topic, "partition", "offset", produced_at, stored_at, headers, payload FROM message
     WHERE stored_at = %s AND topic = %s AND "partition" = %s AND "offset" = %s AND id = %s
@@ -31,19 +39,24 @@ _CHANGE = """
         changed_at = now(), owner = NULL, token = NULL, kills = 0
     WHERE id = %s AND token = %s
 """
-_RELEASE = "UPDATE run SET owner = NULL, token = NULL WHERE token = %s"
+_END_CALL = """
+    UPDATE run SET state = %s, attempts = attempts + %s, error = %s, traceback = '', result = %s, due_at = NULL,
+        changed_at = now(), owner = NULL, token = NULL, kills = 0
+    WHERE id = %s AND token = %s
+"""
+_RELEASE = "UPDATE run SET owner = NULL, token = NULL, kills = 0 WHERE token = %s"
 _ABANDON = "UPDATE run SET owner = NULL WHERE token = %s"
 _WAITING = f"""
     SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
     WHERE wanted.name NOT IN (SELECT name FROM paused_task) AND (EXISTS (
         SELECT FROM task JOIN chunk ON chunk.task = task.id WHERE task.name = wanted.name AND {FREE}
-    ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND state = 'retrying' AND due_at <= now() AND {FREE}))
+    ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND {OPEN} AND due_at <= now() AND {FREE}))
 """
 _BEAT = """
     INSERT INTO task_worker (name, beat_at) VALUES (%s, now()) ON CONFLICT (name) DO UPDATE SET beat_at = now()
 """
 _LEAVE = "DELETE FROM task_worker WHERE name = %s OR beat_at < now() - interval '1 hour'"
-_OLDEST = "SELECT min(stored_at) FROM run WHERE state = 'retrying'"
+_OLDEST = "SELECT min(stored_at) FROM run WHERE state = 'retrying' AND topic IS NOT NULL"
 
 
 class Failure(NamedTuple):
@@ -63,17 +76,35 @@ class Failure(NamedTuple):
         return None if self.retry_in is None else timedelta(seconds=self.retry_in)
 
 
+class Result(NamedTuple):
+    """What a call has returned: the JSON that is kept, or why it is not."""
+
+    json: str | None
+    fault: str = ""
+
+
 class Run(NamedTuple):
-    """A claimed run. `kills` counts the processes that ended while they ran it."""
+    """A claimed run. `kills` counts the processes that ended while they ran it.
+
+    A call has no place, and has a payload, as JSON.
+    """
 
     id: int
     attempts: int
     kills: int
     message_id: Any
-    topic: str
-    partition: int
-    offset: int
+    topic: str | None
+    partition: int | None
+    offset: int | None
     stored_at: Any
+    payload: str | None
+    headers: str | None
+    expired: bool | None
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it was called, and not made for a message."""
+        return self.topic is None
 
 
 def add(task: str, failed: Sequence[tuple[Obligation, Failure]]) -> None:
@@ -84,10 +115,14 @@ def add(task: str, failed: Sequence[tuple[Obligation, Failure]]) -> None:
         database.execute_sql(_INSERT, values)
 
 
-def claim(task: str, owner: str, token: str) -> Run | None:
-    """Claim the run of a task that is due for the longest time; None if none is. Raises peewee.DatabaseError."""
-    row = database.execute_sql(_CLAIM, {"task": task, "owner": owner, "token": token}).fetchone()
-    return None if row is None else Run._make(row)
+def claim(task: str, owner: str, token: str, most: int) -> list[Run]:
+    """Claim the runs of a task that are due for the longest time; or one alone during which a process ended.
+
+    Raises peewee.DatabaseError.
+    """
+    values = {"task": task, "owner": owner, "token": token, "most": most}
+    suspects = database.execute_sql(_CLAIM_SUSPECT, values).fetchall()
+    return list(map(Run._make, suspects or database.execute_sql(_CLAIM_NEW, values).fetchall()))
 
 
 def message(run: Run) -> Obligation | None:
@@ -103,9 +138,11 @@ def lock(run: Run, token: str) -> None:
         raise LeaseLost
 
 
-def finish(run: Run, token: str, failure: Failure | None) -> None:
-    """Delete a run that succeeded, or keep why it failed. Raises LeaseLost."""
-    if failure is None:
+def finish(run: Run, token: str, failure: Failure | None, result: Result) -> None:
+    """Delete a run that succeeded, keep the result of a call, or why it failed. Raises LeaseLost."""
+    if failure is None and run.is_call:
+        changed = database.execute_sql(_END_CALL, ("done", 1, result.fault, result.json, run.id, token))
+    elif failure is None:
         changed = database.execute_sql(_DELETE, (run.id, token))
     else:
         values = (failure.state, failure.error, failure.traceback, failure.due(), run.id, token)
@@ -114,13 +151,19 @@ def finish(run: Run, token: str, failure: Failure | None) -> None:
         raise LeaseLost
 
 
+def expire(run: Run, token: str) -> None:
+    """Keep a call that is not run any more. Raises LeaseLost."""
+    if not database.execute_sql(_END_CALL, ("expired", 0, "", None, run.id, token)).rowcount:
+        raise LeaseLost
+
+
 def release(token: str) -> None:
-    """Let others claim the run of this token."""
+    """Let others claim the runs of this token."""
     database.execute_sql(_RELEASE, (token,))
 
 
 def abandon(token: str) -> None:
-    """The same, if the process that claimed it ended, for which the run may be the cause."""
+    """The same, if the process that claimed them ended, for which one of them may be the cause."""
     database.execute_sql(_ABANDON, (token,))
 
 

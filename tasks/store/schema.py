@@ -213,4 +213,23 @@ MIGRATIONS = (
         );
         """,
     ),
+    Migration(
+        14,
+        "calls of the users' tasks",
+        """
+        -- See tasks/store/calls.py. A call is a run without a message: it has no place in Kafka, but a payload.
+        ALTER TABLE run
+            ALTER topic DROP NOT NULL, ALTER "partition" DROP NOT NULL, ALTER "offset" DROP NOT NULL,
+            ALTER error SET DEFAULT '', ALTER traceback SET DEFAULT '',
+            ADD payload text, ADD headers text, ADD expires_at timestamptz, ADD result text,
+            DROP CONSTRAINT run_state_check,
+            ADD CONSTRAINT run_state_check
+                CHECK (state IN ('waiting', 'retrying', 'failed', 'discarded', 'expired', 'done'));
+        CREATE UNIQUE INDEX run_call ON run (message_id) WHERE topic IS NULL;
+        DROP INDEX run_due;
+        CREATE INDEX run_due ON run (task, due_at) WHERE state IN ('waiting', 'retrying');
+        DROP INDEX run_stored_at;
+        CREATE INDEX run_stored_at ON run (stored_at) WHERE state = 'retrying' AND topic IS NOT NULL;
+        """,
+    ),
 )

@@ -48,6 +48,7 @@ def create_app(settings: Settings) -> Celery:
     task.store = batches
     task.wakes = Wakes(settings)
     task.seconds = settings.batch_deadline_seconds
+    task.calls_topic = settings.kafka_calls_topic
     app.register_task(task)
     return app
 

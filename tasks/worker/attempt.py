@@ -13,7 +13,7 @@ from tasks.declaration import Message, Options, Reject, Retry, Task, TimeLimitEx
 from tasks.observability import events
 from tasks.store.chunks import Obligation
 from tasks.store.connection import database
-from tasks.store.runs import Failure
+from tasks.store.runs import Failure, Run
 
 _LONGEST_ERROR, _LONGEST_TRACEBACK = 1_000, 10_000  # characters that are kept
 
@@ -27,17 +27,21 @@ def _exceeded(*_: Any) -> NoReturn:
     raise TimeLimitExceeded("it exceeded its time limit")
 
 
-def call(task: Task, messages: Sequence[Message]) -> Exception | None:
+def _forget(_: Any) -> None:
+    pass
+
+
+def call(task: Task, messages: Sequence[Message], keep: Callable[[Any], None] = _forget) -> Exception | None:
     """Call the function with a message, or with all of them if it takes batches; returns the exception it raised.
 
-    SystemExit and its like end the process.
+    `keep` gets what the function returns. SystemExit and its like end the process.
     """
     first = messages[0]
     events.say_of_all_lines({"task": task.name, "message_id": first.id, "attempt": first.attempt})
     try:
         signal.setitimer(signal.ITIMER_REAL, task.options.time_limit)
         try:
-            task.function(first if task.options.batch is None else messages)
+            keep(task.function(first if task.options.batch is None else messages))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except Exception as error:
@@ -60,6 +64,17 @@ def to_message(obligation: Obligation, model: type | None, attempt: int) -> Mess
         headers={} if obligation.headers is None else msgspec.json.decode(obligation.headers),
         payload=_payload(obligation.payload, model),
         attempt=attempt,
+    )
+
+
+def called(run: Run, model: type | None) -> Message:
+    """What the function of a call receives. Raises Reject if the payload does not fit `model`."""
+    return Message(
+        id=str(run.message_id),
+        time=run.stored_at,
+        headers={} if run.headers is None else msgspec.json.decode(run.headers),
+        payload=_payload(run.payload, model),
+        attempt=run.attempts + 1,
     )
 
 

@@ -15,7 +15,8 @@ from tasks.store import chunks, runs
 from tasks.store.chunks import Chunk, Obligation
 from tasks.store.connection import database
 from tasks.store.runs import Failure
-from tasks.worker import attempt, due_runs
+from tasks.worker import attempt
+from tasks.worker.due_runs import KILLS, DueRuns
 from tasks.worker.lending import Ended, Lent
 from tasks.worker.outcomes import Outcomes
 
@@ -32,6 +33,7 @@ class Execution:
 
     def __init__(self, task: Task, owner: str, token: str, outcomes: Outcomes) -> None:
         self._task, self._owner, self._token, self._outcomes = task, owner, token, outcomes
+        self._due_runs = DueRuns(task, owner, token, outcomes)
         self._end = time.monotonic() + _SECONDS
 
     def run(self) -> bool:
@@ -41,18 +43,20 @@ class Execution:
         """
         while not self._is_over():
             worked = self._run_chunks()
-            retried = due_runs.run(self._task, self._owner, self._token, self._outcomes)
-            if self._outcomes.pause(self._task.name) or not (worked or retried):
+            ran = self._due_runs.run(_fitting(self._seconds()), self._is_over)
+            if self._outcomes.pause(self._task.name) or not (worked or ran):
                 return False
         return True
+
+    def _seconds(self) -> float:
+        return _measured.get(self._task.name, _FIRST_GUESS_SECONDS)
 
     def _is_over(self) -> bool:
         return time.monotonic() >= self._end
 
     def _run_chunks(self) -> bool:
-        seconds = _measured.get(self._task.name, _FIRST_GUESS_SECONDS)
-        fitting = max(1, min(_MOST_MESSAGES, int(_SECONDS / seconds)))
-        claimed = chunks.claim(self._task.name, self._owner, self._token, fitting)
+        seconds = self._seconds()
+        claimed = chunks.claim(self._task.name, self._owner, self._token, _fitting(seconds))
         if not claimed:
             return False
         obligations = itertools.groupby(chunks.messages(claimed), key=lambda one: one.chunk)
@@ -101,8 +105,8 @@ class Execution:
 
     def _spared(self, chunk: Chunk, groups: list[list[Obligation]]) -> list[list[Obligation]]:
         """Record which messages are run next; without those that ended their process too often, which have failed."""
-        while groups and chunks.suspect(chunk, self._token, groups[0][0].offset) >= due_runs.KILLS:
-            killer = Failure(f"it ended its process {due_runs.KILLS} times", "", None)
+        while groups and chunks.suspect(chunk, self._token, groups[0][0].offset) >= KILLS:
+            killer = Failure(f"it ended its process {KILLS} times", "", None)
             with database.atomic():
                 self._record(chunk, groups[0], [(message, killer) for message in groups[0]])
             groups = groups[1:]
@@ -198,6 +202,10 @@ class _Again(Exception):
 def _groups(messages: list[Obligation], size: int) -> Iterator[list[Obligation]]:
     for first in range(0, len(messages), size):
         yield messages[first : first + size]
+
+
+def _fitting(seconds: float) -> int:
+    return max(1, min(_MOST_MESSAGES, int(_SECONDS / seconds)))
 
 
 def _measure(task: str, seconds: float) -> None:

@@ -25,6 +25,11 @@ class Outcomes:
         if self._limit.add(task, ran, len(failures)):
             self._exceeded.add(task)
 
+    def expired(self, task: str) -> None:
+        """Count and log a call that was not run in time."""
+        metrics.RUNS.add(1, task, "expired")
+        events.emit("run.expired", task=task)
+
     def pause(self, task: str) -> bool:
         """Pause the task if it exceeds the limit; returns whether it does. Raises peewee.DatabaseError."""
         if task not in self._exceeded:

@@ -4,10 +4,10 @@ import contextlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 import psycopg2
@@ -16,7 +16,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Task
 
-from tasks import claim_check, claim_store
+from tasks import calls, claim_check, claim_store
 from tasks import message as envelope
 from tasks.claim_check import Claim, ClaimStore, Outcome, Result
 from tasks.errors import AccessDenied, BadRecord
@@ -25,12 +25,14 @@ from tasks.observability import events, metrics, traces
 from tasks.seal import Seal
 from tasks.store import batches
 from tasks.store.batches import BatchStore, Dead
+from tasks.store.calls import Call
 from tasks.store.connection import TRANSIENT, explain
 from tasks.store.spans import Source, Span
 from tasks.worker.request import SettledRequest, cause
 from tasks.worker.wakes import Wakes
 
 NAME = "tasks.persist"
+T = TypeVar("T")
 # Errors that do not depend on the record: unavailable services, tables that init has not created yet.
 _PASSING = (psycopg2.Error, peewee.PeeweeException, redis.RedisError)
 _REPORT_AGAIN_SECONDS = 0.2
@@ -66,6 +68,7 @@ class Persist(Task):  # type: ignore[misc]
     seal: Seal
     wakes: Wakes
     seconds: float  # the time limit of a batch
+    calls_topic: str | None  # the topic of calls of the users' tasks
 
     def enqueue(self, claim: Claim) -> None:
         """Send the task of a claim. Raises kombu.exceptions.OperationalError while Redis is unavailable."""
@@ -88,20 +91,23 @@ class Persist(Task):  # type: ignore[misc]
             return
         records = claim_check.unpack(claim, packed)
         messages: Sequence[Message] = ()
+        called: Sequence[Call] = ()
         if claim.dead_letter_reason:
             dead: Sequence[Dead] = [Dead(records[0], "killed_its_worker", claim.dead_letter_reason)]
+        elif claim.topic == self.calls_topic:
+            called, dead = _decode_each(records, calls.decode)
         else:
             messages, dead = decode_all(records)
         self.claims.mark_decoded(claim)
         span = Span(Source(claim.topic, claim.topic_id, claim.partition), claim.begin, claim.last_offset + 1)
-        outcome = self.store.store_batch(span, records, messages, dead, self.seconds)
+        outcome = self.store.store_batch(span, records, messages, dead, self.seconds, called)
         # Before anything else: a later failure must not be blamed on a record that is stored.
         self._report(claim, _result(claim, outcome))
         if outcome.tasks:
             with contextlib.suppress(redis.RedisError):  # what is to be run is found anyway, a second later
                 self.wakes.send(outcome.tasks)
         _count(claim, records, outcome)
-        _log(claim, messages, outcome)
+        _log(claim, messages, called, outcome)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo) -> None:
         """Called in the worker process after an exception of `run`: the bridge decides when to retry."""
@@ -153,15 +159,18 @@ class Persist(Task):  # type: ignore[misc]
 
 def decode_all(records: Sequence[Record]) -> tuple[list[Message], list[Dead]]:
     """Split records into messages and dead letters, in order."""
-    messages: list[Message] = []
+    return _decode_each(records, envelope.decode)
+
+
+def _decode_each(records: Sequence[Record], decode: Callable[[Record], T]) -> tuple[list[T], list[Dead]]:
+    decoded: list[T] = []
     dead: list[Dead] = []
-    decode = envelope.decode
     for record in records:
         try:
-            messages.append(decode(record))
+            decoded.append(decode(record))
         except BadRecord as bad:
             dead.append(Dead(record, bad.reason, bad.detail))
-    return messages, dead
+    return decoded, dead
 
 
 def _result(claim: Claim, outcome: batches.Stored) -> Result:
@@ -191,7 +200,7 @@ def _count(claim: Claim, records: Sequence[Record], outcome: batches.Stored) -> 
         metrics.END_TO_END_SECONDS.observe(max(0.0, datetime.now(UTC).timestamp() - oldest / 1000), claim.topic)
 
 
-def _log(claim: Claim, messages: Sequence[Message], outcome: batches.Stored) -> None:
+def _log(claim: Claim, messages: Sequence[Message], called: Sequence[Call], outcome: batches.Stored) -> None:
     counts = {
         "stored": outcome.stored,
         "redelivered": outcome.redelivered,
@@ -199,6 +208,7 @@ def _log(claim: Claim, messages: Sequence[Message], outcome: batches.Stored) -> 
         "dead": len(outcome.dead),
     }
     shown = [str(uuid.UUID(bytes=message.id)) for message in messages[:_IDS_SHOWN]]
+    shown += [str(call.id) for call in called[:_IDS_SHOWN]]
     events.emit("batch.stored", **claim.place(), **counts, ids=shown)
     for dead in outcome.dead:
         place = {"topic": dead.record.topic, "partition": dead.record.partition, "offset": dead.record.offset}

@@ -23,7 +23,7 @@ from tasks.worker.outcomes import Outcomes
 from tests.records import store_all
 from tests.world import World
 
-_calls: Counter[int] = Counter()  # by offset
+_calls: Counter[int | None] = Counter()  # by offset
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,6 @@ def test_a_task_is_called_like_its_function() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"name": "t"}, "task t: it needs on or topic"),
         ({"name": "t", "on": ""}, "task t: on must be a pattern"),
         ({"name": "t", "on": "a", "batch": 0}, "task t: batch must be at least 1"),
         ({"name": "t", "on": "a", "time_limit": 0}, "task t: time_limit must be more than 0 seconds"),

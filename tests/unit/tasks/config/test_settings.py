@@ -57,6 +57,7 @@ def test_a_secret_is_never_repeated() -> None:
         ),
         ({"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SSL_CA_FILE": __file__}, "contains no readable PEM certificate"),
         ({"KAFKA_SECURITY_PROTOCOL": "ssl", "KAFKA_SSL_CA_FILE": "/nowhere"}, "KAFKA_SSL_CA_FILE ('/nowhere'): is no"),
+        ({"KAFKA_TOPICS": "a,task-calls"}, "KAFKA_CALLS_TOPIC must not be one of KAFKA_TOPICS"),
         ({"REDIS_URL": "redis://:hunter2@redis", "REDIS_SSL_CA_FILE": AUTHORITIES}, "begins with rediss://"),
     ],
 )
@@ -90,7 +91,7 @@ def test_redis_over_tls_is_verified_by_redis_py_and_by_kombu() -> None:
 @pytest.mark.parametrize("setting", [row.name for row in catalogue.settings()])
 def test_nonsense_is_refused_for_every_setting_that_is_not_free_text(setting: str) -> None:
     free = {"kafka_brokers", "kafka_topics", "kafka_group_id", "address", "local_dir"}
-    free |= {"kafka_sasl_username", "kafka_sasl_password", "seal_key"}
+    free |= {"kafka_calls_topic", "kafka_sasl_username", "kafka_sasl_password", "seal_key"}
     text = " " if setting in free else "non-sense"
     with pytest.raises(ConfigurationError, match=setting.upper()):
         settings.load({setting: text}, {})

@@ -28,6 +28,7 @@ class Worker:
         self.task.claims = self.claims = MemoryClaimStore()
         self.task.store = self.store = MemoryBatchStore()
         self.task.seconds = 60
+        self.task.calls_topic = "calls"
         self.task.seal = Seal("key")
         self.claims.put(CLAIM, pack(RECORDS))
 
