@@ -146,7 +146,7 @@ def _dead_letter_commands_work(directory: Path) -> None:
 
 def test_a_task_of_ones_own_as_its_page_tells_it(directory: Path, running: list[Local]) -> None:
     page, port = (ROOT / "docs" / "your-own-tasks.md").read_text(), free_port()
-    [module] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    module, *_ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (directory / "shop").mkdir()
     (directory / "shop" / "tasks.py").write_text(module)
     local = Local(directory, port, tasks="shop.tasks", pythonpath=str(directory))
@@ -155,6 +155,7 @@ def test_a_task_of_ones_own_as_its_page_tells_it(directory: Path, running: list[
     for line in re.findall(r"^curl .*$", page, re.MULTILINE):
         subprocess.run(shlex.split(line.replace(_README_PORT, str(port))), check=True, capture_output=True)
     local.wait_for("receipt for 7, attempt 1")
+    local.wait_for("receipt for 9, attempt 1")
     commands = re.findall(r"^python -m bootstrap (runs .*)$", page, re.MULTILINE)
     assert [command.split()[1] for command in commands] == ["list", "show", "retry", "discard"]
     wait_until(lambda: _bootstrap(directory, "runs list --json"), "the run that failed is listed")
