@@ -63,12 +63,14 @@ class Options:
     autoretry_for: tuple[type[Exception], ...] = (Exception,)
     time_limit: float = 300
     store_result: bool = False
+    aliases: tuple[str, ...] = ()
 
     def faults(self) -> list[str]:
         """A sentence for each option that makes no sense."""
         rules = {
             "on must be a pattern of types such as order.*, or several": self.on is None
             or all(self.patterns() or [""]),
+            "aliases must be a list of names": isinstance(self.aliases, tuple) and all(self.aliases),
             "batch must be at least 1": self.batch is None or self.batch >= 1,
             "max_retries must be None or at least 0": self.max_retries is None or self.max_retries >= 0,
             "retry_backoff must not be negative": float(self.retry_backoff) >= 0,
@@ -150,6 +152,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Task 
     retry_backoff_max: the longest delay, 600 s by default. retry_jitter: a random part of the delay, on by default.
     autoretry_for: the exceptions that are retried, by default every Exception; others fail the run at once.
     time_limit: the longest time of a run in seconds, 300 by default.
+    aliases: names that the task had before, whose obligations and calls it takes over.
     store_result: what the function returns for a call is kept, as JSON of up to 100,000 bytes; not by default.
 
     Raises ConfigurationError for an unknown option, a bad value, an asynchronous function, or a name that is taken.
@@ -187,8 +190,9 @@ def _options(name: str, given: Mapping[str, Any]) -> Options:
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
             raise ConfigurationError(f"task {name}: there is no option {option}{hint}")
     values = dict(given)
-    if isinstance(values.get("on"), list):
-        values["on"] = tuple(values["on"])
+    for option in ("on", "aliases"):
+        if isinstance(values.get(option), list):
+            values[option] = tuple(values[option])
     try:
         options = Options(**values)
         faults = options.faults()

@@ -36,6 +36,10 @@ def load(modules: Sequence[str]) -> Sequence[Task]:
         found |= {one.name: one for one in there}
     if modules and not found:
         raise ConfigurationError(f"--tasks / TASKS: {', '.join(modules)}: there is no function with @task")
+    for one in found.values():
+        for alias in one.options.aliases:
+            if alias in found:
+                raise ConfigurationError(f"task {one.name}: its alias {alias} is the name of another task")
     return [found[name] for name in sorted(found)]
 
 

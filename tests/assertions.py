@@ -53,8 +53,8 @@ class Assertions(Clients):
         return self.count() >= least
 
     def obligations(self) -> int:
-        """Chunks, and runs that are to be retried: what the users' tasks have still to do."""
-        retrying = "SELECT count(*) FROM run WHERE state = 'retrying'"
+        """Chunks, calls, and runs that are to be retried: what the users' tasks have still to do."""
+        retrying = "SELECT count(*) FROM run WHERE state IN ('waiting', 'retrying')"
         return int(self.sql(f"SELECT (SELECT count(*) FROM chunk) + ({retrying})")[0][0])
 
     def effects(self, task: str) -> Counter[str]:

@@ -10,30 +10,30 @@ from tasks import Message, Reject, Retry, database, task
 EFFECT = "CREATE TABLE effect (task text NOT NULL, message text NOT NULL, attempt integer NOT NULL)"
 
 
-def _write(name: str, message: Message) -> None:
+def write(name: str, message: Message) -> None:
     database.execute_sql("INSERT INTO effect VALUES (%s, %s, %s)", (name, message.id, message.attempt))
 
 
 @task(on="type-*", transaction=True, name="exact")
 def exact(message: Message) -> None:
-    _write("exact", message)
+    write("exact", message)
 
 
 @task(on="type-*", name="at_least_once")
 def at_least_once(message: Message) -> None:
-    _write("at_least_once", message)
+    write("at_least_once", message)
 
 
 @task(on="type-*", batch=50, transaction=True, name="in_batches")
 def in_batches(messages: Sequence[Message]) -> None:
     for message in messages:
-        _write("in_batches", message)
+        write("in_batches", message)
 
 
 @task(on="order.*", transaction=True, name="flaky", max_retries=2, retry_backoff=False)
 def flaky(message: Message) -> None:
     """Fails, rejects, asks for a retry or kills its process, as its message says."""
-    _write("flaky", message)
+    write("flaky", message)
     wish = message.payload["wish"]
     if wish == "fail":
         raise ValueError("as its message says")
@@ -54,7 +54,7 @@ def slow(message: Message) -> None:
     deadline = time.monotonic() + message.payload["seconds"]
     while time.monotonic() < deadline:
         pass
-    _write("slow", message)
+    write("slow", message)
 
 
 @task(name="double", store_result=True, max_retries=1, retry_backoff=False)
@@ -62,7 +62,7 @@ def double(message: Message) -> dict[str, int]:
     """Only runs when it is called."""
     if message.payload.get("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
-    _write("double", message)
+    write("double", message)
     return {"double": 2 * message.payload["n"]}
 
 

@@ -44,6 +44,7 @@ CATALOGUE = _catalogue(
     Event("service.available", logging.INFO, "A service that was unavailable responds again"),
     Event("run.retrying", logging.WARNING, "A run of a users' task failed, and will be retried"),
     Event("task.paused", logging.ERROR, "Too many runs of a users' task failed; it runs nothing until it is resumed"),
+    Event("task.unregistered", logging.WARNING, "No message runs these tasks, because init has not registered them"),
     Event("task.called", logging.INFO, "A call of a users' task was accepted over HTTP"),
     Event("run.expired", logging.WARNING, "A call of a users' task was not run before it expired"),
     Event("run.failed", logging.ERROR, "A run of a users' task failed, and will not be retried"),

@@ -20,7 +20,8 @@ _WANTED = """
         AND (task.topic IS NULL OR task.topic = message.topic)
         AND (task.patterns IS NULL OR message.type LIKE ANY (task.patterns))
         AND (%(again)s OR NOT EXISTS (
-            SELECT FROM task AS before WHERE before.name = task.name AND message.xact >= before.xact
+            SELECT FROM task AS before
+            WHERE before.name = ANY (task.name || task.aliases) AND message.xact >= before.xact
                 AND (before.retired_xact IS NULL OR message.xact < before.retired_xact)
                 AND (before.topic IS NULL OR before.topic = message.topic)
                 AND (before.patterns IS NULL OR message.type LIKE ANY (before.patterns))

@@ -215,7 +215,7 @@ MIGRATIONS = (
     ),
     Migration(
         14,
-        "calls of the users' tasks",
+        "calls of the users' tasks, and tasks that were renamed",
         """
         -- See tasks/store/calls.py. A call is a run without a message: it has no place in Kafka, but a payload.
         ALTER TABLE run
@@ -229,6 +229,7 @@ MIGRATIONS = (
         DROP INDEX run_due;
         CREATE INDEX run_due ON run (task, due_at) WHERE state IN ('waiting', 'retrying');
         DROP INDEX run_stored_at;
+        ALTER TABLE task ADD aliases text[] NOT NULL DEFAULT '{}';
         CREATE INDEX run_stored_at ON run (stored_at) WHERE state = 'retrying' AND topic IS NOT NULL;
         """,
     ),

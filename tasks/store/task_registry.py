@@ -13,26 +13,31 @@ from tasks.store.connection import briefly, database
 
 SHARED_LOCK = "pg_advisory_xact_lock_shared(hashtext('task'))"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('task'))"
-_CURRENT = "SELECT name, topic, patterns FROM task WHERE retired_at IS NULL"
+_CURRENT = "SELECT name, topic, patterns, aliases FROM task WHERE retired_at IS NULL"
 # Its chunks keep the patterns that they were made by.
 _RETIRE = """
     UPDATE task SET retired_at = now(), retired_xact = pg_current_xact_id() WHERE name = %s AND retired_at IS NULL
 """
-_INSERT = "INSERT INTO task (name, topic, patterns) VALUES (%s, %s, %s)"
+_INSERT = "INSERT INTO task (name, topic, patterns, aliases) VALUES (%s, %s, %s, %s)"
 
 
 class Registration(NamedTuple):
-    """A task as it is registered: its name, the topic and the patterns of LIKE that choose its messages."""
+    """A task as it is registered: its name, the topic and the patterns of LIKE that choose its messages.
+
+    `aliases` are the names that it had before.
+    """
 
     name: str
     topic: str | None
     patterns: list[str] | None
+    aliases: list[str]
 
 
 def of(task: Task) -> Registration:
     """The registration that a declared task needs."""
     patterns = task.options.patterns()
-    return Registration(task.name, task.options.topic, None if patterns is None else list(map(like, patterns)))
+    like_patterns = None if patterns is None else list(map(like, patterns))
+    return Registration(task.name, task.options.topic, like_patterns, list(task.options.aliases))
 
 
 def like(pattern: str) -> str:
@@ -42,9 +47,16 @@ def like(pattern: str) -> str:
 
 
 def missing(tasks: Sequence[Task]) -> list[Registration]:
-    """What `register` would write: tasks that are new, or registered in another way. Raises peewee.DatabaseError."""
+    """What `register` would write: tasks that are new, or registered in another way or by another name.
+
+    Raises peewee.DatabaseError.
+    """
     current = {name: Registration(name, *rest) for name, *rest in database.execute_sql(_CURRENT).fetchall()}
-    return [wanted for wanted in map(of, tasks) if current.get(wanted.name) != wanted]
+    return [
+        wanted
+        for wanted in map(of, tasks)
+        if current.get(wanted.name) != wanted or any(alias in current for alias in wanted.aliases)
+    ]
 
 
 def register(tasks: Sequence[Task]) -> list[Registration]:
@@ -58,7 +70,8 @@ def register(tasks: Sequence[Task]) -> list[Registration]:
         database.execute_sql(_LOCK)
         written[:] = missing(tasks)
         for registration in written:
-            database.execute_sql(_RETIRE, (registration.name,))
+            for name in (registration.name, *registration.aliases):
+                database.execute_sql(_RETIRE, (name,))
             database.execute_sql(_INSERT, registration)
 
     if missing(tasks) and not briefly(write):

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from tasks.claim_store import explain
 from tasks.observability import events
-from tasks.store import chunks, runs
+from tasks.store import chunks, runs, task_registry
 from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
 from tasks.worker.execute import Claimed
 from tasks.worker.heartbeat import TakesTasks
@@ -34,13 +34,16 @@ class Dispatcher(threading.Thread):
         self,
         owner: str,
         names: Collection[str],
+        declared: Collection[str],
         enqueue: Callable[[str], None],
         wakes: Wakes,
         queue: str,
         most: int,
         patience_seconds: float,
     ) -> None:
-        """`enqueue` queues the Celery task of a users' task; at most `most` wait in `queue`.
+        """`names` are those of the users' tasks with their aliases; `declared` should be registered, or it is logged.
+
+        `enqueue` queues the Celery task of a users' task; at most `most` wait in `queue`.
 
         The process ends when some have waited for `patience_seconds`, and none was taken.
         """
@@ -48,6 +51,7 @@ class Dispatcher(threading.Thread):
         self.left: SimpleQueue[Claimed] = SimpleQueue()
         self._owner, self._names = owner, frozenset(names)
         self._enqueue, self._wakes, self._queue, self._most = enqueue, wakes, queue, most
+        self._declared, self._verified = frozenset(declared), False
         self._queued_at: dict[str, float] = {}
         self._wanted: set[str] = set()
         self._unfreed: list[Claimed] = []
@@ -93,11 +97,21 @@ class Dispatcher(threading.Thread):
 
         def look() -> None:
             runs.beat(self._owner)
+            self._verify()
             self._free()
             found.extend(runs.waiting(sorted(self._names)))
 
         self._try(look)
         return found
+
+    def _verify(self) -> None:
+        """Log once that no message runs these tasks, because `init` has not registered them."""
+        if self._verified:
+            return
+        self._verified = True
+        missing = self._declared - set(task_registry.names())
+        if missing:
+            events.emit("task.unregistered", tasks=sorted(missing))
 
     def _free(self) -> None:
         while True:

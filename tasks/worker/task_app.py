@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from celery import Celery
 
@@ -41,12 +42,18 @@ def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
         worker_max_memory_per_child=None,  # that of the functions is the users' own
     )
     task = Execute()
-    task.tasks = {one.name: one for one in tasks}
+    task.tasks = _by_name(tasks)
     task.owner = owner
     task.wakes = Wakes(settings)
     task.outcomes = Outcomes(settings.task_failure_limit_percent)
     app.register_task(task)
     return app
+
+
+def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
+    """The tasks by each of their names. What was obliged by an alias is run, counted and paused by that name."""
+    renamed = {alias: replace(task, name=alias) for task in tasks for alias in task.options.aliases}
+    return renamed | {task.name: task for task in tasks}
 
 
 def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
@@ -55,14 +62,23 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     owner = uuid.uuid4().hex
     app = create_app(settings, tasks, owner)
     execute = app.tasks[NAME]
-    limits = {task.name: 2 * task.options.time_limit + _GRACE_SECONDS for task in tasks}
+    limits = {name: 2 * task.options.time_limit + _GRACE_SECONDS for name, task in execute.tasks.items()}
 
     def enqueue(name: str) -> None:
         execute.apply_async(args=(name,), retry=False, time_limit=limits[name])
 
     # Half of the bridge's limit, as for the workers that store.
     patience = settings.watchdog_seconds / 2
-    dispatcher = Dispatcher(owner, limits, enqueue, execute.wakes, queue(settings), settings.task_workers, patience)
+    dispatcher = Dispatcher(
+        owner,
+        limits,
+        [task.name for task in tasks],
+        enqueue,
+        execute.wakes,
+        queue(settings),
+        settings.task_workers,
+        patience,
+    )
     execute.left = dispatcher.left
     connection.configure(settings.database_url, "tasks", connections=2)
     dispatcher.start()

@@ -69,6 +69,31 @@ def test_a_changed_pattern_is_registered_and_what_was_obliged_before_still_runs(
     assert pod.stop() == 0
 
 
+def test_a_renamed_task_takes_over_what_the_old_name_was_obliged_to(ready: World) -> None:
+    ready.sql(EFFECT)
+    ready.sql("INSERT INTO task (name, patterns) VALUES ('exact', '{type-%}')")
+    old = ready.consume()
+    made = events(2_000)
+    for number, _ in enumerate(ready.under_load(made, 4)):
+        if number == 1:
+            _register(ready, "tests.renamed_tasks")
+            ready.run_code("from tests.user_tasks import exact; exact.delay(n=1)")
+        if number == 2:
+            ready.start("consume", "--only", "tasks", tasks="tests.renamed_tasks")
+            ready.start("consume", "--only", "bridge", tasks="tests.renamed_tasks")
+    ready.wait_for(2_000)
+    wait_until(lambda: ready.obligations() == 0, "all obligations have ended", 30)
+    stored = Counter(str(row[0]) for row in ready.sql("SELECT id FROM message"))
+    called = Counter(str(row[0]) for row in ready.sql("SELECT message_id FROM run WHERE state = 'done'"))
+    assert called.total() == 1
+    assert ready.effects("exactly") == stored + called
+    counted = dict(ready.sql("SELECT name, retired_at IS NULL FROM task"))
+    assert counted == {"exact": False, "exactly": True}
+    ready.run("runs", "replay", "--task", "exactly", "--from", "2020-01-01T00:00Z", "--to", "2100-01-01T00:00Z")
+    assert ready.obligations() == 0
+    assert old.stop() == 0
+
+
 def test_failed_runs_are_listed_shown_retried_and_discarded(ready: World) -> None:
     ready.sql(EFFECT)
     _register(ready, "tests.user_tasks")

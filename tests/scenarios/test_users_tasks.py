@@ -34,7 +34,7 @@ def test_a_run_that_fails_hurts_only_itself(shop: World) -> None:
     shop.produce([_order("nothing") for _ in range(20)] + [_order(wish) for wish in wishes] + [_order("nothing")])
     shop.wait_for(27)
     wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 15)
-    failed = dict(shop.sql("SELECT payload->>'wish', error FROM run JOIN message ON message.id = message_id"))
+    failed = dict(shop.sql("SELECT message.payload->>'wish', error FROM run JOIN message ON message.id = message_id"))
     assert failed == {
         "fail": "ValueError: as its message says",
         "reject": "Reject: as its message says",
@@ -42,7 +42,7 @@ def test_a_run_that_fails_hurts_only_itself(shop: World) -> None:
         " with the end of its run",
         "kill": "it ended its process 3 times",
     }
-    attempts = dict(shop.sql("SELECT payload->>'wish', attempts FROM run JOIN message ON message.id = message_id"))
+    attempts = dict(shop.sql("SELECT message.payload->>'wish', attempts FROM run JOIN message ON message.id = message_id"))
     assert attempts == {"fail": 3, "reject": 1, "commit": 3, "kill": 1}
     done = shop.sql(
         "SELECT payload->>'wish', count(*) FROM effect JOIN message ON message.id::text = effect.message GROUP BY 1"
