@@ -64,6 +64,7 @@ class Options:
     time_limit: float = 300
     store_result: bool = False
     aliases: tuple[str, ...] = ()
+    queue: str = "default"
 
     def faults(self) -> list[str]:
         """A sentence for each option that makes no sense."""
@@ -71,6 +72,7 @@ class Options:
             "on must be a pattern of types such as order.*, or several": self.on is None
             or all(self.patterns() or [""]),
             "aliases must be a list of names": isinstance(self.aliases, tuple) and all(self.aliases),
+            "queue must be a name without commas": bool(self.queue) and "," not in self.queue,
             "batch must be at least 1": self.batch is None or self.batch >= 1,
             "max_retries must be None or at least 0": self.max_retries is None or self.max_retries >= 0,
             "retry_backoff must not be negative": float(self.retry_backoff) >= 0,
@@ -153,6 +155,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Task 
     autoretry_for: the exceptions that are retried, by default every Exception; others fail the run at once.
     time_limit: the longest time of a run in seconds, 300 by default.
     aliases: names that the task had before, whose obligations and calls it takes over.
+    queue: where it waits for a worker, so that slow tasks have workers of their own (TASK_QUEUES).
     store_result: what the function returns for a call is kept, as JSON of up to 100,000 bytes; not by default.
 
     Raises ConfigurationError for an unknown option, a bad value, an asynchronous function, or a name that is taken.

@@ -49,7 +49,7 @@ def flaky(message: Message) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@task(on="slow", name="slow", time_limit=1, max_retries=0)
+@task(on="slow", name="slow", queue="slow", time_limit=1, max_retries=0)
 def slow(message: Message) -> None:
     deadline = time.monotonic() + message.payload["seconds"]
     while time.monotonic() < deadline:

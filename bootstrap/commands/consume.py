@@ -32,5 +32,7 @@ def run(settings: Settings, flags: Mapping[str, str], only: str | None) -> None:
             raise ConfigurationError("--only tasks needs --tasks / TASKS, the modules with tasks of your own")
         task_app.run_worker(settings, user_modules.load(settings.tasks))
     else:
-        user_modules.load(settings.tasks)  # so that a bad module is one sentence, and not a pod that fails later
+        task_app.taken(
+            settings, user_modules.load(settings.tasks)
+        )  # so that a bad module is one sentence, and not a pod that fails later
         supervisor.become(settings, child_environment(flags))

@@ -5,13 +5,11 @@ A flag wins over its variable, and a variable over the default. All errors are r
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 from tasks.config import parsers, tls
-from tasks.config.environment import child_environment
-from tasks.config.setting import COMMANDS, PROCESSING, WITH_KAFKA, flag, setting
-from tasks.config.validation import conflicts
-from tasks.errors import ConfigurationError
+from tasks.config.environment import child_environment, parsed
+from tasks.config.setting import COMMANDS, PROCESSING, WITH_KAFKA, setting
 
 _PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 _MECHANISMS = ("plain", "scram-sha-256", "scram-sha-512")
@@ -126,6 +124,9 @@ class Settings:
     task_workers: int = setting(
         "auto", parsers.workers, "number of processes for your tasks; auto: one for each CPU core", "consume"
     )
+    task_queues: tuple[str, ...] = setting(
+        "", parsers.optional_names, "queues of your tasks that are run here, comma-separated; none: all", "consume"
+    )
     task_failure_limit_percent: int = setting(
         "50",
         parsers.percent,
@@ -224,24 +225,4 @@ def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] 
 
     Raises ConfigurationError naming every bad value; a secret's value is never repeated.
     """
-    values = child_environment(flags or {}, environment)
-    parsed: dict[str, Any] = {}
-    faults: list[str] = []
-    for declared in fields(Settings):
-        text = values.get(declared.name.upper(), declared.metadata["default"])
-        try:
-            parsed[declared.name] = declared.metadata["parse"](text)
-        except ValueError as error:
-            shown = "" if declared.metadata["secret"] else f" ({text!r})"
-            faults.append(f"{flag(declared.name)} / {declared.name.upper()}{shown}: {_because(error)}")
-    faults = faults or list(conflicts(parsed))
-    if faults:
-        raise ConfigurationError("; ".join(faults))
-    if parsed["redis_url"] is not None:
-        parsed["redis_url"] = tls.redis_url(parsed["redis_url"], parsed["redis_ssl_ca_file"])
-    return Settings(**parsed)
-
-
-def _because(error: ValueError) -> str:
-    text = str(error)
-    return "must be a whole number" if text.startswith("invalid literal") else text
+    return Settings(**parsed(fields(Settings), child_environment(flags or {}, environment)))

@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
@@ -139,14 +139,16 @@ def _say_nothing(*_: Any) -> None:
     pass
 
 
-def work(app: Celery, settings: Settings, process: str, processes: int, begin: Callable[[], None]) -> None:
+def work(
+    app: Celery, queues: Sequence[str], settings: Settings, process: str, processes: int, begin: Callable[[], None]
+) -> None:
     """Run the prefork processes of an application until stopped; each calls `begin` first."""
     setup_logging.connect(lambda **_: events.configure(settings, process), weak=False)
     worker_process_init.connect(lambda **_: begin(), weak=False)
     worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
     celery_worker.safe_say = _say_nothing  # when it stops, without our log format
     warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
-    arguments = ["--queues", app.conf.task_default_queue, "--concurrency", str(processes), "--pool", "prefork"]
+    arguments = ["--queues", ",".join(queues), "--concurrency", str(processes), "--pool", "prefork"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     app.worker_main(["--quiet", "worker", *arguments, *quiet])
 
@@ -160,6 +162,6 @@ def run_worker(settings: Settings) -> None:
     heartbeat = Heartbeat(app.tasks[NAME].claims, queue(settings), patience)
     heartbeat.start()
     connection.configure(settings.database_url, "worker", connections=1)
-    work(app, settings, "worker", settings.workers, lambda: setup.begin(settings, "worker"))
+    work(app, [queue(settings)], settings, "worker", settings.workers, lambda: setup.begin(settings, "worker"))
     heartbeat.stop()
     events.emit("process.stopped")

@@ -37,20 +37,20 @@ class Dispatcher(threading.Thread):
         declared: Collection[str],
         enqueue: Callable[[str], None],
         wakes: Wakes,
-        queue: str,
+        queues: Sequence[str],
         most: int,
         patience_seconds: float,
     ) -> None:
         """`names` are those of the users' tasks with their aliases; `declared` should be registered, or it is logged.
 
-        `enqueue` queues the Celery task of a users' task; at most `most` wait in `queue`.
+        `enqueue` queues the Celery task of a users' task; at most `most` wait in `queues`.
 
         The process ends when some have waited for `patience_seconds`, and none was taken.
         """
         super().__init__(name="dispatcher", daemon=True)
         self.left: SimpleQueue[Claimed] = SimpleQueue()
-        self._owner, self._names = owner, frozenset(names)
-        self._enqueue, self._wakes, self._queue, self._most = enqueue, wakes, queue, most
+        self._owner, self._names = owner, sorted(names)
+        self._enqueue, self._wakes, self._queues, self._most = enqueue, wakes, queues, most
         self._declared, self._verified = frozenset(declared), False
         self._queued_at: dict[str, float] = {}
         self._wanted: set[str] = set()
@@ -69,7 +69,7 @@ class Dispatcher(threading.Thread):
                 self._wanted |= set(self._look())
             wait = _APART_SECONDS if self._wanted else max(0.0, look_at - time.monotonic())
             try:
-                self._wanted |= self._wakes.wait(max(wait, 0.01)) & self._names
+                self._wanted |= self._wakes.wait(self._names, max(wait, 0.01))
                 self._dispatch()
             except _AWAY as error:
                 self._takes_tasks.check(0)
@@ -84,7 +84,7 @@ class Dispatcher(threading.Thread):
             self.join(2)
 
     def _dispatch(self) -> None:
-        now, queued = time.monotonic(), self._wakes.length(self._queue)
+        now, queued = time.monotonic(), self._wakes.length(self._queues)
         self._takes_tasks.check(queued)
         ready = [name for name in self._wanted if now - self._queued_at.get(name, 0.0) >= _APART_SECONDS]
         for name in ready[: max(0, self._most - queued)]:
@@ -99,7 +99,7 @@ class Dispatcher(threading.Thread):
             runs.beat(self._owner)
             self._verify()
             self._free()
-            found.extend(runs.waiting(sorted(self._names)))
+            found.extend(runs.waiting(self._names))
 
         self._try(look)
         return found

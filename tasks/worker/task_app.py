@@ -22,9 +22,19 @@ from tasks.worker.wakes import Wakes
 _GRACE_SECONDS = 15  # beyond the time limit of a function, which is called twice at most, until its process is killed
 
 
-def queue(settings: Settings) -> str:
-    """The queue of a consumer group."""
-    return f"execute.{settings.kafka_group_id}"
+def queue(settings: Settings, task: Task) -> str:
+    """The queue of a task in Redis: each consumer group has its own."""
+    return f"execute.{settings.kafka_group_id}.{task.options.queue}"
+
+
+def taken(settings: Settings, tasks: Sequence[Task]) -> list[Task]:
+    """Those of the tasks whose queue is run here. Raises ConfigurationError for a queue without a task."""
+    wanted, known = settings.task_queues, {task.options.queue for task in tasks}
+    for name in wanted:
+        if name not in known:
+            there = ", ".join(sorted(known))
+            raise ConfigurationError(f"{flag('task_queues')} / TASK_QUEUES: no task has the queue {name}, but {there}")
+    return [task for task in tasks if not wanted or task.options.queue in wanted]
 
 
 def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
@@ -34,7 +44,6 @@ def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
     app = Celery("tasks", broker=storing.broker_url(settings.redis_url), set_as_current=False)
     app.conf.update(storing.configuration(settings))
     app.conf.update(
-        task_default_queue=queue(settings),
         # What is open is said by PostgreSQL, so a Celery task that is lost or redelivered changes nothing.
         task_acks_late=False,
         task_reject_on_worker_lost=False,
@@ -60,12 +69,15 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     """Run `settings.task_workers` processes that run the users' tasks, until stopped."""
     setup.exit_if_a_thread_fails()
     owner = uuid.uuid4().hex
+    tasks = taken(settings, tasks)
     app = create_app(settings, tasks, owner)
     execute = app.tasks[NAME]
+    queues = sorted({queue(settings, task) for task in tasks})
     limits = {name: 2 * task.options.time_limit + _GRACE_SECONDS for name, task in execute.tasks.items()}
 
     def enqueue(name: str) -> None:
-        execute.apply_async(args=(name,), retry=False, time_limit=limits[name])
+        to = queue(settings, execute.tasks[name])
+        execute.apply_async(args=(name,), queue=to, retry=False, time_limit=limits[name])
 
     # Half of the bridge's limit, as for the workers that store.
     patience = settings.watchdog_seconds / 2
@@ -75,14 +87,14 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
         [task.name for task in tasks],
         enqueue,
         execute.wakes,
-        queue(settings),
+        queues,
         settings.task_workers,
         patience,
     )
     execute.left = dispatcher.left
     connection.configure(settings.database_url, "tasks", connections=2)
     dispatcher.start()
-    storing.work(app, settings, "tasks", settings.task_workers, lambda: _begin_process(settings))
+    storing.work(app, queues, settings, "tasks", settings.task_workers, lambda: _begin_process(settings))
     dispatcher.stop()
     events.emit("process.stopped")
 

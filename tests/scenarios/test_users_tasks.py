@@ -42,7 +42,9 @@ def test_a_run_that_fails_hurts_only_itself(shop: World) -> None:
         " with the end of its run",
         "kill": "it ended its process 3 times",
     }
-    attempts = dict(shop.sql("SELECT message.payload->>'wish', attempts FROM run JOIN message ON message.id = message_id"))
+    attempts = dict(
+        shop.sql("SELECT message.payload->>'wish', attempts FROM run JOIN message ON message.id = message_id")
+    )
     assert attempts == {"fail": 3, "reject": 1, "commit": 3, "kill": 1}
     done = shop.sql(
         "SELECT payload->>'wish', count(*) FROM effect JOIN message ON message.id::text = effect.message GROUP BY 1"
@@ -57,3 +59,18 @@ def test_a_run_ends_at_its_time_limit(shop: World) -> None:
     wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 10)
     assert shop.sql("SELECT error FROM run") == [("TimeLimitExceeded: it exceeded its time limit",)]
     assert shop.sql("SELECT count(*) FROM effect WHERE task = 'slow'") == [(2,)]
+
+
+def test_a_queue_of_its_own_is_run_by_its_own_workers(shop: World) -> None:
+    shop.consume(task_queues="default")
+    shop.produce([orjson.dumps({"type": "slow", "seconds": 0})])
+    shop.produce(list(events(100).values()))
+    shop.wait_for(101)
+    of_others = "SELECT count(*) FROM chunk JOIN task ON task.id = task WHERE name <> 'slow'"
+    wait_until(lambda: shop.sql(of_others) == [(0,)], "the others have run", 20)
+    assert shop.obligations() == 1
+    shop.start("consume", "--only", "tasks", task_queues="slow")
+    wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 20)
+    refused = shop.run("consume", "--task-queues", "slwo")
+    assert refused.returncode == 2
+    assert "no task has the queue slwo, but default, slow" in refused.stderr
