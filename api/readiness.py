@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import peewee
@@ -14,7 +15,7 @@ from api.postgresql import HEALTH
 from api.problems import Problem
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.single_flight import SingleFlight
-from tasks.store import bridge_status, lost_records, messages, migrations
+from tasks.store import bridge_status, lost_records, messages, migrations, task_status
 from tasks.store.lost_records import Loss
 
 _DEADLINE_SECONDS = 1.5  # for all services together: a probe that times out shows no reason
@@ -22,11 +23,15 @@ _NAMES = {"kafka": "Kafka", "postgresql": "PostgreSQL"}
 
 
 class ServiceStatus(NamedTuple):
-    """Why a service cannot be used, or None; and what PostgreSQL has: the status of the bridges, and lost records."""
+    """Why a service cannot be used, or None; and what PostgreSQL has.
+
+    That is the status of the bridges, lost records, and why each users' task does not run, or None.
+    """
 
     reason: str | None
     bridges: Sequence[Mapping[str, Any]] = ()
     losses: Sequence[Loss] = ()
+    tasks: Mapping[str, str | None] = MappingProxyType({})
 
 
 class Readiness:
@@ -61,7 +66,10 @@ def _postgresql() -> ServiceStatus:
         with HEALTH.transaction():
             messages.ping()
             mismatch = migrations.mismatch()
-            return ServiceStatus(mismatch, bridge_status.reports(), () if mismatch else lost_records.waiting())
+            bridges = bridge_status.reports()
+            if mismatch:
+                return ServiceStatus(mismatch, bridges)
+            return ServiceStatus(None, bridges, lost_records.waiting(), task_status.health())
     except (TooSlow, Problem):
         return _late("postgresql")
     except (peewee.PeeweeException, psycopg2.Error) as error:

@@ -1,5 +1,7 @@
 """GET /health for liveness probes, GET /health/ready for readiness probes and for people."""
 
+from typing import Any
+
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 
@@ -19,15 +21,23 @@ def live() -> Response:
 
 @blueprint.get("/ready", responses={200: {"description": "messages are accepted", "content": {"application/json": {}}}})
 def ready() -> Response:
-    """The status of each service and of the bridges, within 2 s; 503 while messages cannot be accepted."""
+    """The status of each service, of the bridges and of your tasks, within 2 s; 503 while messages cannot be accepted.
+
+    A task that is paused, or that no worker can run, is shown, and does not count: messages are accepted and stored.
+    """
     status = services().readiness.check()
     kafka, postgresql = status["kafka"].reason, status["postgresql"].reason
     losses = status["postgresql"].losses
     healthy = kafka is postgresql is None and not losses
     body = {
         "status": "ok" if healthy else "degraded" if kafka is None else "unavailable",
-        "services": {name: {"ok": one.reason is None, "reason": one.reason} for name, one in status.items()},
+        "services": {name: _shown(one.reason) for name, one in status.items()},
         "bridges": status["postgresql"].bridges,  # each with its backpressure and quarantined partitions
         "lost_records": [loss._asdict() for loss in losses],  # until somebody acknowledges them
+        "tasks": {name: _shown(reason) for name, reason in status["postgresql"].tasks.items()},
     }
     return json_response(body, 200 if kafka is None else 503)
+
+
+def _shown(reason: str | None) -> dict[str, Any]:
+    return {"ok": reason is None, "reason": reason}

@@ -19,7 +19,7 @@ from api.responses import json_response
 from api.services import services
 from bridge.kafka.lag import Lag
 from tasks.errors import Unavailable
-from tasks.store import bridge_status, statistics
+from tasks.store import bridge_status, statistics, task_status
 
 T = TypeVar("T")
 blueprint = APIBlueprint(
@@ -33,6 +33,8 @@ slots.limit(blueprint, "reading")
 
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 _MOST_BUCKETS = 1500
+_OF_POSTGRESQL = ("buckets", "types", "messages_of_other_types", "per_second", "dead_letters", "in_flight", "tasks")
+_OF_A_TASK = ("name", "retired", "paused", "waiting", "oldest_seconds", "retrying", "failed", "at_least")
 _MOST_SECONDS = 5  # for all counts: a long time range must not keep a connection for minutes
 
 
@@ -51,7 +53,7 @@ class Range(BaseModel):
 
 @blueprint.get("/stats", responses={200: {"description": "counts", "content": {"application/json": {}}}})
 def get_statistics(query: Range) -> Response:
-    """Messages by time and type, rates, dead letters, in flight, and lag.
+    """Messages by time and type, rates, dead letters, in flight, lag, and what waits for your tasks.
 
     After two days, messages are counted by hours. Of a batch with more than 200 types, and of an hour with more than
     1,000, the rarest are counted without their names (`messages_of_other_types`).
@@ -70,10 +72,7 @@ def get_statistics(query: Range) -> Response:
     body = {
         "from": since.isoformat(),
         "to": until.isoformat(),
-        **(
-            stored
-            or dict.fromkeys(("buckets", "types", "messages_of_other_types", "per_second", "dead_letters", "in_flight"))
-        ),
+        **(stored or dict.fromkeys(_OF_POSTGRESQL)),
         "lag": None if lag is None else [_shown(one) for one in lag],
         "lag_records": None if lag is None else sum(one.records for one in lag),
         "oldest_unstored_seconds": round(max(ages), 1) if ages else None,
@@ -135,6 +134,7 @@ def _counted(query: Range, since: datetime, until: datetime) -> dict[str, Any]:
             "batches": sum(report.get("in_flight", 0) for report in reports),
             "bytes": sum(report.get("in_flight_bytes", 0) for report in reports),
         },
+        "tasks": [{name: getattr(task, name) for name in _OF_A_TASK} for task in task_status.all_tasks()],
     }
 
 

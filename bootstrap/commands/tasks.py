@@ -35,8 +35,13 @@ def _cells(task: TaskStatus) -> tuple[str, ...]:
     state = f"paused: {task.paused}" if task.paused is not None else "retired" if task.retired else "active"
     oldest = "-" if task.oldest is None else task.oldest.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     types = "any" if task.patterns is None else " ".join(task.patterns).replace("%", "*")
-    counts = (str(task.waiting), oldest, str(task.retrying), str(task.failed))
-    return plain(task.name), plain(types), plain(task.topic or "any"), plain(state), *counts
+    waiting, retrying, failed = (_count(task, number) for number in (task.waiting, task.retrying, task.failed))
+    heads = (plain(task.name), plain(types), plain(task.topic or "any"), plain(state))
+    return *heads, waiting, oldest, retrying, failed
+
+
+def _count(task: TaskStatus, number: int) -> str:
+    return f"{number}+" if task.at_least and number >= task_status.COUNTED else str(number)
 
 
 def _pause(name: str, note: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tasks.store.connection import database
 from tasks.store.spans import Span
 
-_LOST_SECONDS = 15  # without a heartbeat of the owner
+LOST_SECONDS = 15  # without a heartbeat of the owner
 _MOST_CHUNKS, _MOST_BYTES = 20, 2_000_000  # claimed at once, but for a first chunk that is larger
 ADD = """
     INSERT INTO chunk (task, topic, "partition", first_offset, next_offset, messages, bytes)
@@ -27,7 +27,7 @@ ADD = """
 # Of a chunk or run: nobody has claimed it, or whoever has is lost.
 FREE = f"""
     (owner IS NULL OR NOT EXISTS (
-        SELECT FROM task_worker WHERE task_worker.name = owner AND beat_at > now() - interval '{_LOST_SECONDS} seconds'
+        SELECT FROM task_worker WHERE task_worker.name = owner AND beat_at > now() - interval '{LOST_SECONDS} seconds'
     ))
 """
 # Of %(task)s, the name of a task.

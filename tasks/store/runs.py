@@ -53,7 +53,8 @@ _WAITING = f"""
     ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND {OPEN} AND due_at <= now() AND {FREE}))
 """
 _BEAT = """
-    INSERT INTO task_worker (name, beat_at) VALUES (%s, now()) ON CONFLICT (name) DO UPDATE SET beat_at = now()
+    INSERT INTO task_worker (name, beat_at, tasks, failure) VALUES (%s, now(), %s, %s)
+    ON CONFLICT (name) DO UPDATE SET beat_at = now(), tasks = excluded.tasks, failure = excluded.failure
 """
 _LEAVE = "DELETE FROM task_worker WHERE name = %s OR beat_at < now() - interval '1 hour'"
 _OLDEST = "SELECT min(stored_at) FROM run WHERE state = 'retrying' AND topic IS NOT NULL"
@@ -172,9 +173,12 @@ def waiting(names: Sequence[str]) -> list[str]:
     return [row[0] for row in database.execute_sql(_WAITING, {"names": list(names)}).fetchall()]
 
 
-def beat(owner: str) -> None:
-    """Keep what the processes of this parent have claimed. Raises peewee.DatabaseError."""
-    database.execute_sql(_BEAT, (owner,))
+def beat(owner: str, tasks: Sequence[str] = (), failure: str | None = None) -> None:
+    """Keep what the processes of this parent have claimed; tell which tasks it runs, or why it cannot.
+
+    Raises peewee.DatabaseError.
+    """
+    database.execute_sql(_BEAT, (owner, list(tasks), failure))
 
 
 def leave(owner: str) -> None:

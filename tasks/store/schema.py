@@ -215,7 +215,7 @@ MIGRATIONS = (
     ),
     Migration(
         14,
-        "calls of the users' tasks, and tasks that were renamed",
+        "calls of the users' tasks, tasks that were renamed, and what their workers report",
         """
         -- See tasks/store/calls.py. A call is a run without a message: it has no place in Kafka, but a payload.
         ALTER TABLE run
@@ -231,6 +231,8 @@ MIGRATIONS = (
         DROP INDEX run_stored_at;
         ALTER TABLE task ADD aliases text[] NOT NULL DEFAULT '{}';
         CREATE INDEX run_stored_at ON run (stored_at) WHERE state = 'retrying' AND topic IS NOT NULL;
+        CREATE INDEX run_failed ON run (task, id) WHERE state = 'failed';
+        ALTER TABLE task_worker ADD tasks text[] NOT NULL DEFAULT '{}', ADD failure text;
         """,
     ),
 )

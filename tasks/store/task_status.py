@@ -3,34 +3,50 @@
 from datetime import datetime
 from typing import NamedTuple
 
+from tasks.store.chunks import LOST_SECONDS
 from tasks.store.connection import database
 
-_OPEN = """
-    LEFT JOIN paused_task USING (name) LEFT JOIN (
+COUNTED = 10_000  # chunks, and runs in each state, of a task: a request never counts millions
+_RUNS = f"SELECT count(*) FROM (SELECT FROM run WHERE run.task = task.name AND state = '%s' LIMIT {COUNTED}) AS runs"
+_ALL = f"""
+    SELECT name, topic, patterns, registered_at, retired_at IS NOT NULL, paused_task.reason,
+        coalesce(open.messages, 0)::bigint, open.oldest,
+        coalesce(greatest(extract(epoch FROM now() - open.oldest), 0), 0)::float,
+        ({_RUNS % "retrying"}), ({_RUNS % "failed"}), open.chunks
+    FROM task LEFT JOIN paused_task USING (name), LATERAL (
+        SELECT count(*) AS chunks, sum(messages) AS messages, min(stored_at) AS oldest FROM (
+            SELECT messages, stored_at FROM chunk WHERE chunk.task = task.id ORDER BY id LIMIT {COUNTED}
+        ) AS first
+    ) AS open
+    WHERE retired_at IS NULL OR open.chunks > 0
+    ORDER BY name, task.id
+"""
+# By name: a task whose patterns changed has several rows.
+_WAITING = """
+    SELECT name, bool_or(paused_task.reason IS NOT NULL), coalesce(sum(chunks.messages), 0)::bigint,
+        coalesce(greatest(extract(epoch FROM now() - min(chunks.oldest)), 0), 0)::float
+    FROM task LEFT JOIN paused_task USING (name) LEFT JOIN (
         SELECT task, sum(messages) AS messages, min(stored_at) AS oldest FROM chunk GROUP BY task
     ) AS chunks ON chunks.task = task.id
     WHERE retired_at IS NULL OR chunks.messages > 0
+    GROUP BY name
 """
-_ALL = f"""
-    SELECT name, topic, patterns, registered_at, retired_at IS NOT NULL, paused_task.reason,
-        coalesce(chunks.messages, 0)::bigint, chunks.oldest,
-        coalesce(greatest(extract(epoch FROM now() - chunks.oldest), 0), 0)::float,
-        (SELECT count(*) FROM run WHERE run.task = task.name AND state = 'retrying'),
-        (SELECT count(*) FROM run WHERE run.task = task.name AND state = 'failed')
-    FROM task {_OPEN} ORDER BY name, task.id
-"""
-# By name: a task whose patterns changed has several rows.
-_WAITING = f"""
-    SELECT name, bool_or(paused_task.reason IS NOT NULL), coalesce(sum(chunks.messages), 0)::bigint,
-        coalesce(greatest(extract(epoch FROM now() - min(chunks.oldest)), 0), 0)::float
-    FROM task {_OPEN} GROUP BY name
+_HEALTH = f"""
+    SELECT task.name, paused_task.reason, count(worker.name),
+        count(worker.name) FILTER (WHERE worker.failure IS NULL), min(worker.name || ': ' || worker.failure)
+    FROM task LEFT JOIN paused_task ON paused_task.name = task.name LEFT JOIN task_worker AS worker
+        ON task.name = ANY (worker.tasks) AND worker.beat_at > now() - interval '{LOST_SECONDS} seconds'
+    WHERE retired_at IS NULL GROUP BY task.name, paused_task.reason ORDER BY task.name
 """
 _PAUSE = "INSERT INTO paused_task (name, reason, limit_percent) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _RESUME = "DELETE FROM paused_task WHERE name = %s"
 
 
 class TaskStatus(NamedTuple):
-    """A registered task. `waiting` are messages that it has still to run for, the oldest stored at `oldest`."""
+    """A registered task. `waiting` are messages that it has still to run for, the oldest stored at `oldest`.
+
+    With `at_least` a count has ended at COUNTED chunks or runs, and there may be more.
+    """
 
     name: str
     topic: str | None
@@ -43,6 +59,7 @@ class TaskStatus(NamedTuple):
     oldest_seconds: float
     retrying: int
     failed: int
+    at_least: bool
 
 
 class Waiting(NamedTuple):
@@ -55,13 +72,31 @@ class Waiting(NamedTuple):
 
 
 def all_tasks() -> list[TaskStatus]:
-    """Every task that is registered, or that still has something to run. Raises peewee.DatabaseError."""
-    return list(map(TaskStatus._make, database.execute_sql(_ALL).fetchall()))
+    """Every task that is registered, or that still has something to run. Raises peewee.DatabaseError.
+
+    The work is bounded, whatever is in the tables.
+    """
+    rows = database.execute_sql(_ALL).fetchall()
+    return [TaskStatus._make((*row[:-1], max(row[-3:]) >= COUNTED)) for row in rows]
 
 
 def waiting() -> list[Waiting]:
     """What waits for each task, without its runs, of which there may be many. Raises peewee.DatabaseError."""
     return list(map(Waiting._make, database.execute_sql(_WAITING).fetchall()))
+
+
+def health() -> dict[str, str | None]:
+    """Why each registered task does not run, by its name; None if nothing prevents it. Raises peewee.DatabaseError."""
+    rows = database.execute_sql(_HEALTH).fetchall()
+    return {name: _hindrance(*found) for name, *found in rows}
+
+
+def _hindrance(paused: str | None, workers: int, able: int, failure: str | None) -> str | None:
+    if paused is not None:
+        return f"paused: {paused}"
+    if not workers:
+        return "no running worker has its code"
+    return None if able else f"its workers cannot run it: {failure}"
 
 
 def pause(name: str, reason: str, limit_percent: int | None = None) -> bool:

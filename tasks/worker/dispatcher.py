@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from tasks.claim_store import explain
 from tasks.observability import events
 from tasks.store import chunks, runs, task_registry
-from tasks.store.connection import NO_TABLE, TRANSIENT, database, sqlstate
+from tasks.store.connection import NO_TABLE, database, sqlstate
 from tasks.worker.execute import Claimed
 from tasks.worker.heartbeat import TakesTasks
 from tasks.worker.wakes import Wakes
@@ -56,7 +56,7 @@ class Dispatcher(threading.Thread):
         self._wanted: set[str] = set()
         self._unfreed: list[Claimed] = []
         self._takes_tasks = TakesTasks(patience_seconds)
-        self._said = ""
+        self._failures: dict[str, str] = {}  # by service, those that last
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -71,9 +71,10 @@ class Dispatcher(threading.Thread):
             try:
                 self._wanted |= self._wakes.wait(self._names, max(wait, 0.01))
                 self._dispatch()
+                self._failures.pop("redis", None)
             except _AWAY as error:
                 self._takes_tasks.check(0)
-                self._say(f"redis: {explain(error)}")
+                self._fail("redis", str(explain(error)))
                 self._stopping.wait(_LOOK_SECONDS)
         self._try(lambda: runs.leave(self._owner))
 
@@ -96,7 +97,8 @@ class Dispatcher(threading.Thread):
         found: list[str] = []
 
         def look() -> None:
-            runs.beat(self._owner)
+            redis_away = self._failures.get("redis")
+            runs.beat(self._owner, self._names, redis_away and f"redis: {redis_away}")
             self._verify()
             self._free()
             found.extend(runs.waiting(self._names))
@@ -129,15 +131,14 @@ class Dispatcher(threading.Thread):
         try:
             with database.connection_context():
                 action()
-            self._said = ""
+            self._failures.pop("postgresql", None)
         except (peewee.PeeweeException, psycopg2.Error) as error:
             if sqlstate(error) == NO_TABLE:
-                self._say("postgresql: the tables are missing; run init")
+                self._fail("postgresql", "the tables are missing; run init")
             else:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                self._say(f"postgresql: {reason}" if isinstance(error, TRANSIENT) else reason)
+                self._fail("postgresql", (str(error).strip() or type(error).__name__).splitlines()[0])
 
-    def _say(self, reason: str) -> None:
-        if reason != self._said:
-            self._said = reason
-            events.emit("dispatch.failed", reason=reason)
+    def _fail(self, service: str, reason: str) -> None:
+        if reason != self._failures.get(service):
+            self._failures[service] = reason
+            events.emit("dispatch.failed", reason=f"{service}: {reason}")

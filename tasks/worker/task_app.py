@@ -1,5 +1,6 @@
 """The Celery worker that runs the users' tasks: its application, and how it begins and ends."""
 
+import socket
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,7 +69,7 @@ def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
 def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     """Run `settings.task_workers` processes that run the users' tasks, until stopped."""
     setup.exit_if_a_thread_fails()
-    owner = uuid.uuid4().hex
+    owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
     tasks = taken(settings, tasks)
     app = create_app(settings, tasks, owner)
     execute = app.tasks[NAME]

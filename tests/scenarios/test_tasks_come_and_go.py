@@ -200,3 +200,24 @@ def test_tasks_and_their_failed_runs_over_http(ready: World) -> None:
     assert {task["name"]: task["paused"] for task in requests.get(f"{ready.url}/tasks").json()["tasks"]}["flaky"]
     assert requests.post(f"{ready.url}/tasks/flaky/resume").json() == {"resumed": 1}
     assert requests.post(f"{ready.url}/tasks/none/resume").status_code == 404
+
+
+def test_readiness_shows_what_keeps_a_task_from_running_and_stays(shop: World) -> None:
+    shop.serve()
+
+    def reasons() -> set[str | None]:
+        answer = requests.get(f"{shop.url}/health/ready")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+        return {task["reason"] for task in answer.json()["tasks"].values()}
+
+    assert reasons() == {"no running worker has its code"}
+    shop.consume()
+    wait_until(lambda: reasons() == {None}, "all tasks have workers")
+    assert "slow is paused" in shop.run("tasks", "pause", "slow", "--note", "a test").stdout
+    assert reasons() == {None, "paused: a test"}
+    shop.stack.servers["valkey"].kill()
+    wait_until(
+        lambda: all(reason and ("redis: " in reason or "paused" in reason) for reason in reasons()), "they say it"
+    )
+    shop.stack.servers["valkey"].restart()
+    wait_until(lambda: reasons() == {None, "paused: a test"}, "they can work again")
