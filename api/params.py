@@ -1,13 +1,13 @@
-"""A time in a URL."""
+"""A time in a URL or body."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 
-def _text(text: str) -> str:
-    if text[4:5] != "-":  # a number would be read as seconds since 1970
+def _text(text: Any) -> str:
+    if not isinstance(text, str) or text[4:5] != "-":  # a number would be read as seconds since 1970
         raise ValueError("a time must have the form 2026-01-31T12:00:00Z")
     return text.replace(" ", "+")  # a + in a URL is a space
 

@@ -1,5 +1,6 @@
-"""The users' tasks over HTTP: what waits and what failed, to retry or discard it, to pause and resume a task."""
+"""The users' tasks over HTTP: what waits and what failed, to retry or discard it; pausing, retiring and replaying."""
 
+import time
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +13,8 @@ from api.params import Moment
 from api.postgresql import OPERATING
 from api.problems import Problem
 from api.responses import json_response
-from tasks.store import failed_runs, task_status
+from tasks.errors import ConfigurationError, Unavailable
+from tasks.store import failed_runs, replays, task_registry, task_status
 from tasks.store.failed_runs import RunSelection
 
 blueprint = APIBlueprint(
@@ -24,6 +26,7 @@ slots.limit(blueprint, "operating")
 
 _ANSWER: dict[str | int | HTTPStatus, Any] = {200: {"description": "the result", "content": {"application/json": {}}}}
 _LARGEST = (1 << 63) - 1
+_REPLAY_SECONDS = 3.0  # of a request, and what its last step takes
 
 
 class RunQuery(BaseModel):
@@ -61,6 +64,17 @@ class NoteBody(BaseModel):
     note: str = Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")
 
 
+class ReplayBody(BaseModel):
+    """A time in which messages were stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Moment = Field(alias="from", description="stored at this time or later")
+    until: Moment = Field(alias="to", description="stored before this time")
+    again: bool = Field(False, description="also for messages that it has run for, or has still to")
+    dry_run: bool = Field(False, description="change nothing, only count")
+
+
 @blueprint.get("/tasks", responses=_ANSWER)
 def get_tasks() -> Response:
     """Every task, with the messages that it has still to run for, and its failed runs."""
@@ -83,6 +97,37 @@ def resume(path: TaskPath) -> Response:
     with OPERATING.transaction():
         _check_task(path.name)
         return json_response({"resumed": int(task_status.resume(path.name))})
+
+
+@blueprint.post("/tasks/<name>/retire", responses=_ANSWER)
+def retire(path: TaskPath) -> Response:
+    """End a task: messages that are stored from now on do not run it. It still runs what it was obliged to before."""
+    with OPERATING.statements():
+        _check_task(path.name)
+        try:
+            return json_response({"retired": int(task_registry.retire(path.name))})
+        except Unavailable as error:
+            raise Problem(503, "unavailable", "The task is not retired", f"{error}. Try again.") from None
+
+
+@blueprint.post("/tasks/<name>/replay", responses=_ANSWER)
+def replay(path: TaskPath, body: ReplayBody) -> Response:
+    """Let a task run for messages that were stored before it existed: for as many as a few seconds suffice.
+
+    `messages` says how many, `until` up to which time. If it is not `done`, send the same with `until` as `from`.
+    """
+    messages, until, end = 0, body.since, time.monotonic() + _REPLAY_SECONDS
+    with OPERATING.statements():
+        try:
+            for step in replays.replay(path.name, body.since, body.until, body.again, body.dry_run):
+                messages, until = messages + step.messages, step.until
+                if time.monotonic() >= end:
+                    break
+            else:
+                until = body.until
+        except ConfigurationError as error:
+            raise Problem(404, "not-found", "No such task", f"{error}.") from None
+    return json_response({"messages": messages, "until": until, "done": until >= body.until})
 
 
 @blueprint.get("/runs", responses=_ANSWER)

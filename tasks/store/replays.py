@@ -8,9 +8,18 @@ from tasks.errors import ConfigurationError
 from tasks.store import leaves, task_registry
 from tasks.store.connection import database
 
-_STEP = timedelta(minutes=1)  # of stored_at, in one transaction
+_STEP = 50_000  # messages that one transaction looks at: about a quarter of a second
+_STEP_END = (
+    "SELECT stored_at FROM message WHERE stored_at >= %s AND stored_at < %s ORDER BY stored_at OFFSET %s LIMIT 1"
+)
+# So that two replays at once, as of a request that is repeated, do not both take the same time for not replayed.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('replay'), hashtext(%s))"
 _REPLAYED = "SELECT begin_at, end_at FROM replay WHERE task = %s AND begin_at < %s AND end_at > %s ORDER BY begin_at"
-_RECORD = "INSERT INTO replay (task, begin_at, end_at) VALUES (%s, %s, %s)"
+_RECORD = """
+    WITH extended AS (UPDATE replay SET end_at = %(end)s WHERE task = %(task)s AND end_at = %(begin)s RETURNING task)
+    INSERT INTO replay (task, begin_at, end_at)
+    SELECT %(task)s, %(begin)s, %(end)s WHERE NOT EXISTS (SELECT FROM extended)
+"""
 _KNOWN = "SELECT id FROM task WHERE name = %s AND retired_at IS NULL"
 # Of the messages that the task wants now, those that it was not obliged to when they were stored. Those of a
 # transaction share their time; a chunk is what one transaction stored of a partition.
@@ -60,9 +69,29 @@ def replay(task: str, since: datetime, until: datetime, again: bool, dry_run: bo
     for leaf in reversed(list(leaves.newest_first(since, until))):
         begin = max(leaf.begin, since)
         while begin < min(leaf.end, until):
-            end = min(begin + _STEP, leaf.end, until)
-            yield Step(end, sum(_step(task, row[0], part, again, dry_run) for part in _parts(task, begin, end, again)))
+            end = _end(begin, min(leaf.end, until))
+            yield Step(end, (_counted if dry_run else _obliged)(task, row[0], begin, end, again))
             begin = end
+
+
+def _end(begin: datetime, latest: datetime) -> datetime:
+    """The end of a step, so that it has not many messages. Those of a transaction share their time."""
+    row = database.execute_sql(_STEP_END, (begin, latest, _STEP)).fetchone()
+    return latest if row is None else max(row[0], begin + timedelta(microseconds=1))
+
+
+def _counted(task: str, number: int, begin: datetime, end: datetime, again: bool) -> int:
+    return sum(_run(_COUNT, number, part, again) for part in _parts(task, begin, end, again))
+
+
+def _obliged(task: str, number: int, begin: datetime, end: datetime, again: bool) -> int:
+    made = 0
+    with database.atomic():
+        database.execute_sql(_LOCK, (task,))
+        for part in _parts(task, begin, end, again):
+            made += _run(_OBLIGE, number, part, again)
+            database.execute_sql(_RECORD, {"task": task, "begin": part[0], "end": part[1]})
+    return made
 
 
 def _parts(task: str, begin: datetime, end: datetime, again: bool) -> list[tuple[datetime, datetime]]:
@@ -76,11 +105,6 @@ def _parts(task: str, begin: datetime, end: datetime, again: bool) -> list[tuple
     return [*parts, (begin, end)] if begin < end else parts
 
 
-def _step(task: str, number: int, part: tuple[datetime, datetime], again: bool, dry_run: bool) -> int:
+def _run(statement: str, number: int, part: tuple[datetime, datetime], again: bool) -> int:
     values = {"id": number, "begin": part[0], "end": part[1], "again": again}
-    if dry_run:
-        return int(database.execute_sql(_COUNT, values).fetchone()[0])
-    with database.atomic():
-        made = int(database.execute_sql(_OBLIGE, values).fetchone()[0])
-        database.execute_sql(_RECORD, (task, *part))
-    return made
+    return int(database.execute_sql(statement, values).fetchone()[0])

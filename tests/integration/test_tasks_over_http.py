@@ -1,14 +1,21 @@
-"""What operators see of the users' tasks over HTTP, whatever is in the tables."""
+"""What operators see of the users' tasks over HTTP, whatever is in the tables; retiring and replaying."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg2
 import pytest
 from flask.testing import FlaskClient
 
-from tasks.store import connection, runs, task_status
+from api.views import runs as views
+from tasks.store import connection, replays, runs, task_status
 from tasks.store.task_status import COUNTED
+from tests.waiting import wait_until
 from tests.world import World
+
+_DAY = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
+_NONE_LOCKED_OUT = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 @pytest.fixture
@@ -103,3 +110,79 @@ def test_readiness_shows_why_a_task_does_not_run(ready: World, client: FlaskClie
     assert shown() == {"book": "paused: a test", "mail": None}
     runs.leave("pod-2")
     assert shown()["mail"] == nobody
+
+
+def _replay(client: FlaskClient, task: str = "new", **body: Any) -> dict[str, Any]:
+    answer = client.post(f"/tasks/{task}/replay", json={**_DAY, **body})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.get_json())
+
+
+def test_a_task_is_retired_once(ready: World, client: FlaskClient) -> None:
+    _register(ready, "old")
+    assert client.post("/tasks/old/retire").get_json() == {"retired": 1}
+    assert ready.sql("SELECT retired_xact IS NOT NULL FROM task") == [(True,)]
+    assert client.post("/tasks/old/retire").status_code == 404
+    assert client.post("/tasks/none/retire").status_code == 404
+
+
+def test_a_task_that_cannot_be_retired_is_a_problem(
+    ready: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(ready, "old")
+    monkeypatch.setattr(connection, "_ATTEMPTS", 2)
+    with psycopg2.connect(ready.variables["DATABASE_URL"]) as storing, storing.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('task'))")
+        answer = client.post("/tasks/old/retire")
+        storing.rollback()
+    assert (answer.status_code, answer.get_json()["title"]) == (503, "The task is not retired")
+    assert client.post("/tasks/old/retire").get_json() == {"retired": 1}
+
+
+def test_a_replay_goes_on_where_a_request_has_ended(
+    ready: World, client: FlaskClient, rows: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(ready, "new")
+    assert _replay(client, dry_run=True) == {"messages": 25, "until": "2026-01-02T00:00:00+00:00", "done": True}
+    monkeypatch.setattr(replays, "_STEP", 7)
+    monkeypatch.setattr(views, "_REPLAY_SECONDS", 0.0)
+    answers = [_replay(client, dry_run=True)]
+    while not answers[-1]["done"]:
+        answers.append(_replay(client, **{"from": answers[-1]["until"]}))
+    assert len(answers) > 4
+    assert sum(answer["messages"] for answer in answers) == 25
+    # The first did nothing but count, and is made up for.
+    assert ready.sql("SELECT sum(messages) FROM chunk") == [(25 - answers[0]["messages"],)]
+    assert _replay(client)["messages"] == answers[0]["messages"]
+    assert ready.sql("SELECT count(DISTINCT (topic, stored_at)), count(*), sum(messages) FROM chunk") == [(10, 10, 25)]
+
+
+def test_what_was_replayed_is_not_replayed_again_but_if_wanted(
+    ready: World, client: FlaskClient, rows: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(ready, "new")
+    monkeypatch.setattr(replays, "_STEP", 3)
+    assert [_replay(client)["messages"] for _ in range(2)] == [25, 0]
+    assert ready.sql("SELECT count(*) FROM replay") == [(1,)], "steps that follow each other are one row"
+    assert _replay(client, again=True)["messages"] == 25
+
+
+def test_two_replays_at_once_do_not_both_oblige(ready: World, client: FlaskClient, rows: list[str]) -> None:
+    _register(ready, "new")
+    with (
+        ThreadPoolExecutor(1) as other,
+        psycopg2.connect(ready.variables["DATABASE_URL"]) as first,
+        first.cursor() as cursor,
+    ):
+        cursor.execute(replays._LOCK, ("new",))
+        cursor.execute("INSERT INTO replay VALUES ('new', '2026-01-01Z', '2026-01-01 02:00Z')")
+        second = other.submit(_replay, client)
+        wait_until(lambda: ready.sql(_NONE_LOCKED_OUT) != [(0,)], "it waits for the first")
+        first.commit()
+        assert second.result()["messages"] == 15
+
+
+def test_a_replay_needs_a_task_and_a_time(client: FlaskClient) -> None:
+    assert client.post("/tasks/none/replay", json=_DAY).status_code == 404
+    for body in ({}, {"from": 5, "to": 6}, {**_DAY, "untill": 1}, {**_DAY, "to": None}, {**_DAY, "from": "today"}):
+        assert client.post("/tasks/none/replay", json=body).status_code == 400, body
