@@ -2,7 +2,8 @@
 
 Only `begin` imports OpenTelemetry, so tracing that is off costs nothing. A context travels as W3C `traceparent`: in
 the HTTP header, in the Kafka header, in the claim of a batch. A batch of one message continues its trace; a larger
-batch has its own trace with links to those of its messages, as OpenTelemetry's conventions for messaging say.
+batch has its own trace with links to those of its messages, as OpenTelemetry's conventions for messaging say. So does
+a run of a users' function, which may be long after its message was stored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
+
+    from tasks.declaration import Message
 
 HEADER = "traceparent"
 RecordHeaders = list[tuple[str, bytes]]
@@ -27,6 +30,7 @@ def begin(endpoint: str | None, process: str, version: str) -> None:
     global _tracer, _flush
     if endpoint is None:
         return
+    from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -37,6 +41,8 @@ def begin(endpoint: str | None, process: str, version: str) -> None:
     exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_LONGEST_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer, _flush = provider.get_tracer("backend", version), provider.force_flush
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        trace.set_tracer_provider(provider)  # spans that the users' functions make go there too, if they chose no other
 
 
 def end() -> None:
@@ -113,6 +119,20 @@ def storing(topic: str, fields: Mapping[str, Any], parent: str) -> AbstractConte
     attributes = {**_messaging(topic, "process"), "messaging.batch.message_count": fields["records"]}
     attributes |= {f"backend.{name}": value for name, value in fields.items() if name not in ("topic", "records")}
     return _span(f"process {topic}", "CONSUMER", attributes, _context(parent))
+
+
+def running(task: str, messages: "Sequence[Message]") -> AbstractContextManager[None]:
+    """The span of a call of a users' function, which is current inside it."""
+    if _tracer is None:
+        return _NOTHING
+    first, many = messages[0], len(messages) > 1
+    place = {} if first.topic is None else _messaging(first.topic, "process")  # a call has none
+    attributes = {**place, "backend.task": task, "backend.attempt": first.attempt}
+    attributes |= {"messaging.batch.message_count": len(messages)} if many else {"messaging.message.id": first.id}
+    carried = [message.headers[HEADER] for message in messages if HEADER in message.headers]
+    if many:
+        return _span(f"run {task}", "CONSUMER", attributes, _context(None), carried[:_MOST_LINKS])
+    return _span(f"run {task}", "CONSUMER", attributes, _context(carried[0] if carried else None))
 
 
 def sql(statement: str) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ import msgspec
 from celery.utils.time import get_exponential_backoff_interval
 
 from tasks.declaration import Message, Options, Reject, Retry, Task, TimeLimitExceeded
-from tasks.observability import events
+from tasks.observability import events, traces
 from tasks.store.chunks import Obligation
 from tasks.store.connection import database
 from tasks.store.runs import Failure, Run
@@ -39,11 +39,12 @@ def call(task: Task, messages: Sequence[Message], keep: Callable[[Any], None] = 
     first = messages[0]
     events.say_of_all_lines({"task": task.name, "message_id": first.id, "attempt": first.attempt})
     try:
-        signal.setitimer(signal.ITIMER_REAL, task.options.time_limit)
-        try:
-            keep(task.function(first if task.options.batch is None else messages))
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        with traces.running(task.name, messages):
+            signal.setitimer(signal.ITIMER_REAL, task.options.time_limit)
+            try:
+                keep(task.function(first if task.options.batch is None else messages))
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
     except Exception as error:
         return error
     finally:

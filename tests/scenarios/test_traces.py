@@ -1,7 +1,7 @@
 """With a collector, one trace leads from the HTTP request through Kafka and Celery to SQL."""
 
 import requests
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.clients import events
 from tests.collector import Collector
@@ -54,6 +54,57 @@ def test_a_batch_of_many_has_a_trace_of_its_own_that_links_to_theirs(ready: Worl
     linked = [link.trace_id.hex() for link in span.links]
     assert linked == trace[: len(linked)] and len(linked) == 128
     assert span.trace_id.hex() not in trace and not span.parent_span_id
+
+
+def test_a_run_continues_the_trace_of_its_message_also_when_it_is_retried(ready: World) -> None:
+    ready.variables["TASKS"] = "tests.traced_tasks"
+    ready.init()
+    with Collector() as collector:
+        ready.serve(otel_exporter_otlp_endpoint=collector.url)
+        ready.consume(otel_exporter_otlp_endpoint=collector.url)
+        headers = {"traceparent": f"00-{TRACE}-{CLIENT}-01"}
+        posted = requests.post(f"{ready.url}/messages", json={"type": "traced"}, headers=headers, timeout=10)
+        assert posted.status_code == 202
+
+        def spans() -> dict[str, list[Span]]:
+            parts = ("run traced", "run together", "of the user", "SELECT")
+            return {part: collector.named("backend-tasks", part) for part in parts}
+
+        counts = {"run traced": 2, "run together": 1, "of the user": 2, "SELECT": 2}
+        wait_until(lambda: {part: len(some) for part, some in spans().items()} == counts, "all spans arrive")
+        [sent] = collector.named("backend-serve", f"send {ready.topic}")
+    found = spans()
+    for span in found["run traced"] + found["run together"]:
+        assert (span.trace_id.hex(), span.parent_span_id) == (TRACE, sent.span_id)
+    attempts = {_attribute(span, "backend.attempt"): span for span in found["run traced"]}
+    assert {number: span.status.code for number, span in attempts.items()} == {1: Status.STATUS_CODE_ERROR, 2: 0}
+    assert {span.parent_span_id for span in found["of the user"]} == {span.span_id for span in found["run traced"]}
+    assert {span.parent_span_id for span in found["SELECT"]} == {span.span_id for span in found["of the user"]}
+
+
+def test_a_run_of_many_messages_links_to_their_traces(ready: World) -> None:
+    ready.variables["TASKS"] = "tests.traced_tasks"
+    ready.init()
+    trace = [f"{number:032x}" for number in range(1, 11)]
+    for trace_id in trace:
+        ready.produce(
+            [b'{"type": "traced"}'], headers=[("traceparent", f"00-{trace_id}-{CLIENT}-01".encode())], partition=0
+        )
+    with Collector() as collector:
+        ready.consume(otel_exporter_otlp_endpoint=collector.url, linger_ms="2000")
+
+        def together() -> list[Span]:
+            return [span for span in collector.named("backend-tasks", "run together") if len(span.links) > 1]
+
+        wait_until(together, "a run of many arrives")
+    span = together()[0]
+    assert {link.trace_id.hex() for link in span.links} <= set(trace)
+    assert len(span.links) == _attribute(span, "messaging.batch.message_count")
+    assert span.trace_id.hex() not in trace and not span.parent_span_id
+
+
+def _attribute(span: Span, name: str) -> int:
+    return int(next(attribute.value.int_value for attribute in span.attributes if attribute.key == name))
 
 
 def test_a_collector_that_is_away_costs_no_message(ready: World) -> None:

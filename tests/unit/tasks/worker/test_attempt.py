@@ -1,5 +1,7 @@
 """What becomes of a run that failed, and which message a function receives."""
 
+import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ from tasks import Reject, Retry
 from tasks.declaration import Options
 from tasks.store.chunks import Obligation
 from tasks.worker import attempt
+from tests.programs import ROOT
 
 _NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -90,3 +93,13 @@ def test_a_payload_is_decoded_into_the_model(model: type) -> None:
 def test_without_a_model_the_payload_is_json() -> None:
     assert attempt.to_message(_obligation('[1, {"a": null}]'), None, 1).payload == [1, {"a": None}]
     assert attempt.to_message(_obligation(None), None, 1).payload is None
+
+
+def test_without_a_collector_a_call_has_no_span() -> None:
+    program = """
+import sys
+from tasks.observability import traces
+assert traces.running("t", None) is traces.running("t", None)
+assert "opentelemetry" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
