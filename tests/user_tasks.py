@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 
@@ -47,6 +48,12 @@ def flaky(message: Message) -> None:
         database.execute_sql("COMMIT")
     if wish == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(on="wait", name="waiting")
+def waiting(message: Message) -> None:
+    """Waits as for the response of another system."""
+    threading.Event().wait(0.05)
 
 
 @task(on="slow", name="slow", queue="slow", time_limit=1, max_retries=0)

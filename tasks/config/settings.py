@@ -122,23 +122,23 @@ class Settings:
     )
     tasks: tuple[str, ...] = setting("", parsers.modules, "modules with your tasks, comma-separated", *PROCESSING)
     task_workers: int = setting(
-        "auto", parsers.workers, "number of processes for your tasks; auto: one for each CPU core", "consume"
+        "auto", parsers.workers, "number of processes or threads for your tasks; auto: one for each CPU core", "consume"
+    )
+    task_pool: Literal["prefork", "threads"] = setting(
+        "prefork",
+        parsers.one_of("prefork", "threads"),
+        "what runs your tasks: prefork, processes; or threads of one process, for functions that wait",
+        "consume",
     )
     task_queues: tuple[str, ...] = setting(
         "", parsers.optional_names, "queues of your tasks that are run here, comma-separated; none: all", "consume"
     )
     task_failure_limit_percent: int = setting(
-        "50",
-        parsers.percent,
-        "share of failures in a task's runs above which it is paused; 100: never",
-        "consume",
+        "50", parsers.percent, "share of failures in a task's runs above which it is paused; 100: never", "consume"
     )
     batch_records: int = setting("2000", parsers.positive, "maximum number of records in a batch", "consume")
     batch_bytes: int = setting(
-        "2000000",
-        parsers.positive,
-        "maximum size of a batch, bytes; a single larger record is a batch of its own",
-        "consume",
+        "2000000", parsers.positive, "maximum size of a batch, bytes; a larger record is a batch of its own", "consume"
     )
     linger_ms: int = setting(
         "50", parsers.positive, "longest time to wait for a batch to fill, milliseconds", "consume"

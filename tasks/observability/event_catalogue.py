@@ -53,6 +53,7 @@ CATALOGUE = _catalogue(
         logging.WARNING,
         "Runs of a users' task were interrupted, by an outage of PostgreSQL or by another process; they continue",
     ),
+    Event("run.stuck", logging.ERROR, "A users' function did not end long after its time limit; its process ends"),
     Event("dispatch.failed", logging.WARNING, "The users' tasks cannot be dispatched, as a service does not respond"),
     Event("partitions.assigned", logging.INFO, "The consumer group assigned partitions to this bridge"),
     Event("partitions.revoked", logging.INFO, "The consumer group revoked partitions from this bridge"),

@@ -12,6 +12,8 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -38,9 +40,8 @@ def is_logged(name: str) -> bool:
 
 
 def say_of_all_lines(fields: Mapping[str, Any]) -> None:
-    """Add fields to each line that is logged through `logging` from now on: of a run, in what users' code logs."""
-    global _context
-    _context = fields
+    """Add fields to each line that this thread logs through `logging` from now on: of a run, what users' code logs."""
+    _context.set(fields)
 
 
 def library_logger(name: str) -> logging.Logger:
@@ -140,7 +141,7 @@ class _FromLibraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            fields = {"logger": record.name, "message": record.getMessage(), **_context}
+            fields = {"logger": record.name, "message": record.getMessage(), **_context.get()}
             _lines.say(record.levelno, "log", fields, record.exc_info[1] if record.exc_info else None)
         except Exception:  # as handlers of `logging` do: a mistake in a library's log call must not reach its caller
             self.handleError(record)
@@ -151,5 +152,5 @@ def _shown(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False) if not text or " " in text or "\n" in text else text
 
 
-_context: Mapping[str, Any] = {}
+_context: ContextVar[Mapping[str, Any]] = ContextVar("fields of all lines", default=MappingProxyType({}))
 _lines: _Lines = _TextLines({"process": "python", "env": ""}, logging.WARNING)

@@ -47,10 +47,18 @@ _END_CALL = """
 _RELEASE = "UPDATE run SET owner = NULL, token = NULL, kills = 0 WHERE token = %s"
 _ABANDON = "UPDATE run SET owner = NULL WHERE token = %s"
 _WAITING = f"""
-    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
-    WHERE wanted.name NOT IN (SELECT name FROM paused_task) AND (EXISTS (
-        SELECT FROM task JOIN chunk ON chunk.task = task.id WHERE task.name = wanted.name AND {FREE}
-    ) OR EXISTS (SELECT FROM run WHERE run.task = wanted.name AND {OPEN} AND due_at <= now() AND {FREE}))
+    SELECT wanted.name, count(*) FROM unnest(%(names)s::text[]) AS wanted (name), LATERAL (
+        SELECT FROM (
+            (
+                SELECT FROM task JOIN chunk ON chunk.task = task.id WHERE task.name = wanted.name AND {FREE}
+                LIMIT %(most)s
+            ) UNION ALL (
+                SELECT FROM run WHERE run.task = wanted.name AND {OPEN} AND due_at <= now() AND {FREE}
+                LIMIT %(most)s
+            )
+        ) AS open LIMIT %(most)s
+    ) AS found
+    WHERE wanted.name NOT IN (SELECT name FROM paused_task) GROUP BY wanted.name
 """
 _BEAT = """
     INSERT INTO task_worker (name, beat_at, tasks, failure) VALUES (%s, now(), %s, %s)
@@ -168,9 +176,12 @@ def abandon(token: str) -> None:
     database.execute_sql(_ABANDON, (token,))
 
 
-def waiting(names: Sequence[str]) -> list[str]:
-    """Those of the tasks that have something to run which nobody has claimed. Raises peewee.DatabaseError."""
-    return [row[0] for row in database.execute_sql(_WAITING, {"names": list(names)}).fetchall()]
+def waiting(names: Sequence[str], most: int) -> dict[str, int]:
+    """How many chunks and runs of each task nobody has claimed, up to `most`; only tasks that have some.
+
+    Raises peewee.DatabaseError.
+    """
+    return dict(database.execute_sql(_WAITING, {"names": list(names), "most": most}).fetchall())
 
 
 def beat(owner: str, tasks: Sequence[str] = (), failure: str | None = None) -> None:

@@ -140,17 +140,28 @@ def _say_nothing(*_: Any) -> None:
 
 
 def work(
-    app: Celery, queues: Sequence[str], settings: Settings, process: str, processes: int, begin: Callable[[], None]
+    app: Celery,
+    queues: Sequence[str],
+    settings: Settings,
+    process: str,
+    count: int,
+    begin: Callable[[], None],
+    pool: str = "prefork",
 ) -> None:
-    """Run the prefork processes of an application until stopped; each calls `begin` first."""
+    """Run the processes or threads of an application until stopped; each process that has some calls `begin` first."""
     setup_logging.connect(lambda **_: events.configure(settings, process), weak=False)
-    worker_process_init.connect(lambda **_: begin(), weak=False)
-    worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
+    if pool == "prefork":
+        worker_process_init.connect(lambda **_: begin(), weak=False)
+        worker_process_shutdown.connect(lambda **_: setup.end(), weak=False)
+    else:
+        begin()
     celery_worker.safe_say = _say_nothing  # when it stops, without our log format
     warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
-    arguments = ["--queues", ",".join(queues), "--concurrency", str(processes), "--pool", "prefork"]
+    arguments = ["--queues", ",".join(queues), "--concurrency", str(count), "--pool", pool]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
     app.worker_main(["--quiet", "worker", *arguments, *quiet])
+    if pool != "prefork":
+        setup.end()
 
 
 def run_worker(settings: Settings) -> None:

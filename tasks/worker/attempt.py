@@ -1,30 +1,29 @@
 """One call of a user's function: within its time limit, and with what went wrong as a value."""
 
 import functools
-import signal
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from celery.utils.time import get_exponential_backoff_interval
 
-from tasks.declaration import Message, Options, Reject, Retry, Task, TimeLimitExceeded
+from tasks.declaration import Message, Options, Reject, Retry, Task
 from tasks.observability import events, traces
 from tasks.store.chunks import Obligation
 from tasks.store.connection import database
 from tasks.store.runs import Failure, Run
+from tasks.worker.time_limits import ByAlarm, TimeLimit
 
 _LONGEST_ERROR, _LONGEST_TRACEBACK = 1_000, 10_000  # characters that are kept
+_limit: TimeLimit
 
 
-def prepare_process() -> None:
-    """Let time limits raise in the main thread of this process, where Celery runs its tasks."""
-    signal.signal(signal.SIGALRM, _exceeded)
-
-
-def _exceeded(*_: Any) -> NoReturn:
-    raise TimeLimitExceeded("it exceeded its time limit")
+def prepare_process(limit: TimeLimit | None = None) -> None:
+    """Set how this process limits the time of a call; by default for one that calls functions in its main thread."""
+    global _limit
+    _limit = limit or ByAlarm()
 
 
 def _forget(_: Any) -> None:
@@ -34,19 +33,24 @@ def _forget(_: Any) -> None:
 def call(task: Task, messages: Sequence[Message], keep: Callable[[Any], None] = _forget) -> Exception | None:
     """Call the function with a message, or with all of them if it takes batches; returns the exception it raised.
 
-    `keep` gets what the function returns. SystemExit and its like end the process.
+    `keep` gets what the function returns. SystemExit and its like end the process, but in a thread they are a failure
+    as others.
     """
     first = messages[0]
     events.say_of_all_lines({"task": task.name, "message_id": first.id, "attempt": first.attempt})
     try:
         with traces.running(task.name, messages):
-            signal.setitimer(signal.ITIMER_REAL, task.options.time_limit)
+            _limit.begin(task.name, task.options.time_limit)
             try:
                 keep(task.function(first if task.options.batch is None else messages))
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                _limit.end()
     except Exception as error:
         return error
+    except BaseException as error:
+        if threading.current_thread() is threading.main_thread():
+            raise
+        return RuntimeError(f"it raised {type(error).__name__}").with_traceback(error.__traceback__)
     finally:
         events.say_of_all_lines({})
     return None

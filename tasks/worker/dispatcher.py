@@ -1,12 +1,13 @@
 """A thread of the parent of the users' tasks: queues Celery tasks for what is open, and frees what processes left.
 
-What is open is said by PostgreSQL, which is asked every second; what Redis says only makes that sooner. A task is
-queued five times a second at most, so that many small batches do not become as many Celery tasks.
+What is open is said by PostgreSQL, which is asked every second, and then as many Celery tasks are queued as can run at
+once; what Redis says only makes the first of them sooner, five times a second at most, so that many small batches do
+not become as many Celery tasks.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
 import peewee
@@ -40,12 +41,14 @@ class Dispatcher(threading.Thread):
         queues: Sequence[str],
         most: int,
         patience_seconds: float,
+        checks: Sequence[Callable[[], None]] = (),
     ) -> None:
         """`names` are those of the users' tasks with their aliases; `declared` should be registered, or it is logged.
 
         `enqueue` queues the Celery task of a users' task; at most `most` wait in `queues`.
 
-        The process ends when some have waited for `patience_seconds`, and none was taken.
+        The process ends when some have waited for `patience_seconds`, and none was taken. `checks` are called every
+        second, too.
         """
         super().__init__(name="dispatcher", daemon=True)
         self.left: SimpleQueue[Claimed] = SimpleQueue()
@@ -53,7 +56,8 @@ class Dispatcher(threading.Thread):
         self._enqueue, self._wakes, self._queues, self._most = enqueue, wakes, queues, most
         self._declared, self._verified = frozenset(declared), False
         self._queued_at: dict[str, float] = {}
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, int] = {}  # by task: Celery tasks that find something to run
+        self._checks = checks
         self._unfreed: list[Claimed] = []
         self._takes_tasks = TakesTasks(patience_seconds)
         self._failures: dict[str, str] = {}  # by service, those that last
@@ -66,10 +70,13 @@ class Dispatcher(threading.Thread):
             now = time.monotonic()
             if now >= look_at:
                 look_at = now + _LOOK_SECONDS
-                self._wanted |= set(self._look())
+                for check in self._checks:
+                    check()
+                self._wanted.update(self._look())
             wait = _APART_SECONDS if self._wanted else max(0.0, look_at - time.monotonic())
             try:
-                self._wanted |= self._wakes.wait(self._names, max(wait, 0.01))
+                for name in self._wakes.wait(self._names, max(wait, 0.01)):
+                    self._wanted.setdefault(name, 1)
                 self._dispatch()
                 self._failures.pop("redis", None)
             except _AWAY as error:
@@ -88,20 +95,22 @@ class Dispatcher(threading.Thread):
         now, queued = time.monotonic(), self._wakes.length(self._queues)
         self._takes_tasks.check(queued)
         ready = [name for name in self._wanted if now - self._queued_at.get(name, 0.0) >= _APART_SECONDS]
-        for name in ready[: max(0, self._most - queued)]:
-            self._enqueue(name)
-            self._wanted.discard(name)
+        free = max(0, self._most - queued)
+        share = max(1, free // max(1, len(ready)))
+        for name in ready[:free]:
+            for _ in range(min(share, self._wanted.pop(name))):
+                self._enqueue(name)
             self._queued_at[name] = now
 
-    def _look(self) -> Sequence[str]:
-        found: list[str] = []
+    def _look(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
 
         def look() -> None:
             redis_away = self._failures.get("redis")
             runs.beat(self._owner, self._names, redis_away and f"redis: {redis_away}")
             self._verify()
             self._free()
-            found.extend(runs.waiting(self._names))
+            found.update(runs.waiting(self._names, self._most))
 
         self._try(look)
         return found

@@ -18,9 +18,8 @@ from tasks.worker import attempt
 from tasks.worker.dispatcher import Dispatcher
 from tasks.worker.execute import NAME, Execute
 from tasks.worker.outcomes import Outcomes
+from tasks.worker.time_limits import GRACE_SECONDS, OfThreads
 from tasks.worker.wakes import Wakes
-
-_GRACE_SECONDS = 15  # beyond the time limit of a function, which is called twice at most, until its process is killed
 
 
 def queue(settings: Settings, task: Task) -> str:
@@ -51,6 +50,8 @@ def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
         task_time_limit=None,
         worker_max_memory_per_child=None,  # that of the functions is the users' own
     )
+    # Threads acknowledge their Celery tasks at once; kombu's pool has 10, and an 11th would be an error.
+    app.conf.broker_transport_options["max_connections"] = 10 + settings.task_workers
     task = Execute()
     task.tasks = _by_name(tasks)
     task.owner = owner
@@ -67,14 +68,16 @@ def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
 
 
 def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
-    """Run `settings.task_workers` processes that run the users' tasks, until stopped."""
+    """Run `settings.task_workers` processes, or threads, that run the users' tasks, until stopped."""
     setup.exit_if_a_thread_fails()
     owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
     tasks = taken(settings, tasks)
     app = create_app(settings, tasks, owner)
     execute = app.tasks[NAME]
     queues = sorted({queue(settings, task) for task in tasks})
-    limits = {name: 2 * task.options.time_limit + _GRACE_SECONDS for name, task in execute.tasks.items()}
+    # A function is called twice at most. Celery kills a process then; of threads the dispatcher sees one that hangs.
+    limits = {name: 2 * task.options.time_limit + GRACE_SECONDS for name, task in execute.tasks.items()}
+    of_threads = OfThreads() if settings.task_pool == "threads" else None
 
     def enqueue(name: str) -> None:
         to = queue(settings, execute.tasks[name])
@@ -82,6 +85,7 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
 
     # Half of the bridge's limit, as for the workers that store.
     patience = settings.watchdog_seconds / 2
+    workers = settings.task_workers
     dispatcher = Dispatcher(
         owner,
         limits,
@@ -89,18 +93,20 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
         enqueue,
         execute.wakes,
         queues,
-        settings.task_workers,
+        workers,
         patience,
+        () if of_threads is None else (of_threads.check,),
     )
     execute.left = dispatcher.left
-    connection.configure(settings.database_url, "tasks", connections=2)
+    connection.configure(settings.database_url, "tasks", connections=2 if of_threads is None else 2 + workers)
+
+    def begin() -> None:
+        if of_threads is None:
+            connection.database.forget()
+        setup.begin(settings, "tasks")
+        attempt.prepare_process(of_threads)
+
     dispatcher.start()
-    storing.work(app, queues, settings, "tasks", settings.task_workers, lambda: _begin_process(settings))
+    storing.work(app, queues, settings, "tasks", workers, begin, settings.task_pool)
     dispatcher.stop()
     events.emit("process.stopped")
-
-
-def _begin_process(settings: Settings) -> None:
-    connection.database.forget()
-    setup.begin(settings, "tasks")
-    attempt.prepare_process()
