@@ -34,7 +34,7 @@ slots.limit(blueprint, "reading")
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 _MOST_BUCKETS = 1500
 _OF_POSTGRESQL = ("buckets", "types", "messages_of_other_types", "per_second", "dead_letters", "in_flight", "tasks")
-_OF_A_TASK = ("name", "retired", "paused", "waiting", "oldest_seconds", "retrying", "failed", "at_least")
+_OF_A_TASK = ("name", "retired", "paused", "waiting", "oldest_seconds", "calls", "retrying", "failed", "at_least")
 _MOST_SECONDS = 5  # for all counts: a long time range must not keep a connection for minutes
 
 

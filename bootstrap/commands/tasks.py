@@ -27,7 +27,7 @@ def _list(as_json: bool) -> None:
         for task in found:
             print(orjson.dumps(task._asdict()).decode())
         return
-    heads = ("task", "types", "topic", "state", "waiting", "oldest", "retrying", "failed")
+    heads = ("task", "types", "topic", "state", "waiting", "oldest", "calls", "retrying", "failed")
     table([heads, *map(_cells, found)])
 
 
@@ -35,9 +35,15 @@ def _cells(task: TaskStatus) -> tuple[str, ...]:
     state = f"paused: {task.paused}" if task.paused is not None else "retired" if task.retired else "active"
     oldest = "-" if task.oldest is None else task.oldest.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     types = "any" if task.patterns is None else " ".join(task.patterns).replace("%", "*")
-    waiting, retrying, failed = (_count(task, number) for number in (task.waiting, task.retrying, task.failed))
-    heads = (plain(task.name), plain(types), plain(task.topic or "any"), plain(state))
-    return *heads, waiting, oldest, retrying, failed
+    about = (
+        plain(task.name),
+        plain(types),
+        plain(task.topic or "any"),
+        plain(state),
+        _count(task, task.waiting),
+        oldest,
+    )
+    return *about, *(_count(task, number) for number in (task.calls, task.retrying, task.failed))
 
 
 def _count(task: TaskStatus, number: int) -> str:

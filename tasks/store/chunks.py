@@ -30,6 +30,9 @@ FREE = f"""
         SELECT FROM task_worker WHERE task_worker.name = owner AND beat_at > now() - interval '{LOST_SECONDS} seconds'
     ))
 """
+# The chunks of `task`, as a range of the index, to be ordered by task and id. With = PostgreSQL would trust its
+# statistics: where one task has most chunks, it would look for those of another among all of them.
+OF_TASK = "chunk.task >= task.id AND (chunk.task, chunk.id) <= (task.id, 9223372036854775807)"
 # Of %(task)s, the name of a task.
 NOT_PAUSED = "NOT EXISTS (SELECT FROM paused_task WHERE paused_task.name = %(task)s)"
 _CLAIM = f"""
@@ -38,8 +41,8 @@ _CLAIM = f"""
         SELECT id FROM (
             SELECT id, sum(messages) OVER earlier - messages AS before, sum(bytes) OVER earlier - bytes AS bytes FROM (
                 SELECT oldest.* FROM task, LATERAL (
-                    SELECT chunk.id, messages, bytes FROM chunk WHERE chunk.task = task.id AND {FREE}
-                    ORDER BY chunk.id LIMIT {_MOST_CHUNKS} FOR UPDATE SKIP LOCKED
+                    SELECT chunk.id, messages, bytes FROM chunk WHERE {OF_TASK} AND {FREE}
+                    ORDER BY chunk.task, chunk.id LIMIT {_MOST_CHUNKS} FOR UPDATE SKIP LOCKED
                 ) AS oldest WHERE task.name = %(task)s AND {NOT_PAUSED}
             ) AS free WINDOW earlier AS (ORDER BY id)
         ) AS summed WHERE before < %(messages)s AND bytes < {_MOST_BYTES}

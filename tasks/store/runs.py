@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from tasks.store.chunks import FREE, NOT_PAUSED, LeaseLost, Obligation
+from tasks.store.chunks import FREE, NOT_PAUSED, OF_TASK, LeaseLost, Obligation
 from tasks.store.connection import database
 
 _INSERT = """
@@ -50,11 +50,12 @@ _WAITING = f"""
     SELECT wanted.name, count(*) FROM unnest(%(names)s::text[]) AS wanted (name), LATERAL (
         SELECT FROM (
             (
-                SELECT FROM task JOIN chunk ON chunk.task = task.id WHERE task.name = wanted.name AND {FREE}
-                LIMIT %(most)s
+                SELECT FROM task, LATERAL (
+                    SELECT FROM chunk WHERE {OF_TASK} AND {FREE} ORDER BY chunk.task, chunk.id LIMIT %(most)s
+                ) AS free WHERE task.name = wanted.name
             ) UNION ALL (
                 SELECT FROM run WHERE run.task = wanted.name AND {OPEN} AND due_at <= now() AND {FREE}
-                LIMIT %(most)s
+                ORDER BY due_at LIMIT %(most)s
             )
         ) AS open LIMIT %(most)s
     ) AS found

@@ -3,21 +3,34 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from tasks.store.chunks import LOST_SECONDS
+from tasks.store.chunks import LOST_SECONDS, OF_TASK
 from tasks.store.connection import database
+from tasks.store.runs import OPEN
 
 COUNTED = 10_000  # chunks, and runs in each state, of a task: a request never counts millions
-_RUNS = f"SELECT count(*) FROM (SELECT FROM run WHERE run.task = task.name AND state = '%s' LIMIT {COUNTED}) AS runs"
+# Ranges of indexes, as chunks.OF_TASK is, for the same reason.
+_RUNS = f"""
+    FROM run WHERE {{state}} AND run.task >= task.name AND (run.task, {{key}}) <= (task.name, '{{last}}')
+    ORDER BY run.task, {{key}} LIMIT {COUNTED}
+"""
+_DUE = _RUNS.format(state=OPEN, key="due_at", last="infinity")
+_FAILED = _RUNS.format(state="state = 'failed'", key="run.id", last=(1 << 63) - 1)
 _ALL = f"""
     SELECT name, topic, patterns, registered_at, retired_at IS NOT NULL, paused_task.reason,
         coalesce(open.messages, 0)::bigint, open.oldest,
         coalesce(greatest(extract(epoch FROM now() - open.oldest), 0), 0)::float,
-        ({_RUNS % "retrying"}), ({_RUNS % "failed"}), open.chunks
+        due.calls, due.retrying, failed.runs,
+        greatest(due.calls + due.retrying, failed.runs, open.chunks) >= {COUNTED}
     FROM task LEFT JOIN paused_task USING (name), LATERAL (
         SELECT count(*) AS chunks, sum(messages) AS messages, min(stored_at) AS oldest FROM (
-            SELECT messages, stored_at FROM chunk WHERE chunk.task = task.id ORDER BY id LIMIT {COUNTED}
+            SELECT messages, stored_at FROM chunk WHERE {OF_TASK}
+            ORDER BY chunk.task, chunk.id LIMIT {COUNTED}
         ) AS first
-    ) AS open
+    ) AS open, LATERAL (
+        SELECT count(*) FILTER (WHERE state = 'waiting') AS calls,
+            count(*) FILTER (WHERE state = 'retrying') AS retrying
+        FROM (SELECT state {_DUE}) AS first
+    ) AS due, LATERAL (SELECT count(*) AS runs FROM (SELECT {_FAILED}) AS first) AS failed
     WHERE retired_at IS NULL OR open.chunks > 0
     ORDER BY name, task.id
 """
@@ -43,7 +56,7 @@ _RESUME = "DELETE FROM paused_task WHERE name = %s"
 
 
 class TaskStatus(NamedTuple):
-    """A registered task. `waiting` are messages that it has still to run for, the oldest stored at `oldest`.
+    """A registered task. `waiting` are messages that it has still to run for, the oldest stored at `oldest`; and calls.
 
     With `at_least` a count has ended at COUNTED chunks or runs, and there may be more.
     """
@@ -57,6 +70,7 @@ class TaskStatus(NamedTuple):
     waiting: int
     oldest: datetime | None
     oldest_seconds: float
+    calls: int
     retrying: int
     failed: int
     at_least: bool
@@ -76,8 +90,7 @@ def all_tasks() -> list[TaskStatus]:
 
     The work is bounded, whatever is in the tables.
     """
-    rows = database.execute_sql(_ALL).fetchall()
-    return [TaskStatus._make((*row[:-1], max(row[-3:]) >= COUNTED)) for row in rows]
+    return list(map(TaskStatus._make, database.execute_sql(_ALL).fetchall()))
 
 
 def waiting() -> list[Waiting]:

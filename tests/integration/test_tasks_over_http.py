@@ -9,19 +9,19 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.views import runs as views
-from tasks.store import connection, replays, runs, task_status
+from tasks.store import chunks, connection, replays, runs, task_status
 from tasks.store.task_status import COUNTED
 from tests.waiting import wait_until
 from tests.world import World
 
+_MANY = 20 * COUNTED
 _DAY = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
 _NONE_LOCKED_OUT = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
-@pytest.fixture
-def _session(client: FlaskClient) -> Iterator[None]:
+def _beat(owner: str, *tasks: str, failure: str | None = None) -> None:
     with connection.database.connection_context():
-        yield
+        runs.beat(owner, tasks, failure)
 
 
 def _register(world: World, *names: str) -> list[int]:
@@ -38,8 +38,9 @@ def _oblige(world: World, task: int, count: int) -> None:
 
 def _add_runs(world: World, task: str, state: str, count: int) -> None:
     world.sql(
-        'INSERT INTO run (task, message_id, topic, "partition", "offset", stored_at, state, attempts, error, traceback)'
-        " SELECT %s, gen_random_uuid(), 't', 0, n, now(), %s, 4, 'ValueError', '' FROM generate_series(1, %s) n",
+        'INSERT INTO run (task, message_id, topic, "partition", "offset", stored_at, state, attempts, error, traceback,'
+        " due_at) SELECT %s, gen_random_uuid(), 't', 0, n, now(), %s, 4, 'ValueError', '', now()"
+        " FROM generate_series(1, %s) n",
         *(task, state, count),
     )
 
@@ -54,41 +55,55 @@ def test_statistics_have_what_waits_and_what_failed(ready: World, client: FlaskC
     _oblige(ready, busy, 5)
     _add_runs(ready, "busy", "failed", 2)
     _add_runs(ready, "busy", "retrying", 1)
+    _add_runs(ready, "busy", "waiting", 4)
     _add_runs(ready, "busy", "discarded", 9)
     ready.sql("INSERT INTO paused_task (name, reason) VALUES ('idle', 'a test')")
     ready.sql("UPDATE task SET retired_at = now() WHERE id = %s", *_register(ready, "retired"))
     found = _stats(client)
     assert 60 <= found["busy"].pop("oldest_seconds") < 120
-    nothing = {"retired": False, "at_least": False, "waiting": 0, "retrying": 0, "failed": 0}
+    nothing = {"retired": False, "at_least": False, "waiting": 0, "calls": 0, "retrying": 0, "failed": 0}
     assert found == {
-        "busy": {**nothing, "paused": None, "waiting": 15, "retrying": 1, "failed": 2},
+        "busy": {**nothing, "paused": None, "waiting": 15, "calls": 4, "retrying": 1, "failed": 2},
         "idle": {**nothing, "paused": "a test", "oldest_seconds": 0},
     }
 
 
 def test_counts_end_before_they_cost_much(ready: World, client: FlaskClient) -> None:
     full, _, exact = _register(ready, "full", "failing", "exact")
-    _oblige(ready, full, 3 * COUNTED)
+    _oblige(ready, full, _MANY)
     _oblige(ready, exact, 3)
-    _add_runs(ready, "failing", "failed", 3 * COUNTED)
+    _add_runs(ready, "failing", "failed", _MANY)
     _add_runs(ready, "exact", "retrying", 3)
     found = _stats(client)
     assert (found["full"]["waiting"], found["full"]["at_least"]) == (3 * COUNTED, True)
     assert (found["failing"]["failed"], found["failing"]["at_least"]) == (COUNTED, True)
     assert (found["exact"]["waiting"], found["exact"]["retrying"], found["exact"]["at_least"]) == (9, 3, False)
     ready.sql("ANALYZE")
-    [(plan,)] = ready.sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {task_status._ALL}")
-    assert max(_rows(plan[0]["Plan"])) <= COUNTED
+    assert _looked_at(ready, task_status._ALL) <= COUNTED
+
+
+def test_a_task_with_nothing_open_does_not_read_what_others_have(ready: World, client: FlaskClient) -> None:
+    full, _ = _register(ready, "full", "idle")
+    _oblige(ready, full, _MANY)
+    ready.sql("ANALYZE")
+    claim = {"task": "idle", "owner": "o", "token": "t", "messages": 100}
+    assert _looked_at(ready, chunks._CLAIM, claim) < 10
+    assert _looked_at(ready, runs._WAITING, {"names": ["full", "idle"], "most": 8}) <= 16
+
+
+def _looked_at(world: World, statement: str, values: dict[str, Any] | None = None) -> float:
+    """The most rows that a step of the statement's plan has looked at, each time."""
+    with psycopg2.connect(world.variables["DATABASE_URL"]) as session, session.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
+        return max(_rows(cursor.fetchall()[0][0][0]["Plan"]))
 
 
 def _rows(plan: dict[str, Any]) -> Iterator[float]:
-    """How many rows each step of a plan has looked at, each time."""
     yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
     for part in plan.get("Plans", ()):
         yield from _rows(part)
 
 
-@pytest.mark.usefixtures("_session")
 def test_readiness_shows_why_a_task_does_not_run(ready: World, client: FlaskClient) -> None:
     def shown() -> dict[str, Any]:
         tasks = client.get("/health/ready").get_json()["tasks"]
@@ -99,16 +114,15 @@ def test_readiness_shows_why_a_task_does_not_run(ready: World, client: FlaskClie
     _register(ready, "mail", "book")
     nobody = "no running worker has its code"
     assert shown() == {"book": nobody, "mail": nobody}
-    runs.beat("pod-1", ["book", "gone"])
-    runs.beat("pod-2", ["mail"], "redis: it hangs")
+    _beat("pod-1", "book", "gone")
+    _beat("pod-2", "mail", failure="redis: it hangs")
     assert shown() == {"book": None, "mail": "its workers cannot run it: pod-2: redis: it hangs"}
-    runs.beat("pod-1", ["book", "mail"])
-    task_status.pause("book", "a test")
+    _beat("pod-1", "book", "mail")
+    ready.sql("INSERT INTO paused_task (name, reason) VALUES ('book', 'a test')")
     assert shown() == {"book": "paused: a test", "mail": None}
     ready.sql("UPDATE task_worker SET beat_at = now() - interval '1 minute' WHERE name = 'pod-1'")
-    runs.beat("pod-2", ["mail"])
-    assert shown() == {"book": "paused: a test", "mail": None}
-    runs.leave("pod-2")
+    assert shown() == {"book": "paused: a test", "mail": "its workers cannot run it: pod-2: redis: it hangs"}
+    ready.sql("DELETE FROM task_worker")
     assert shown()["mail"] == nobody
 
 
