@@ -89,6 +89,10 @@ _RELEASE = """
     UPDATE chunk SET owner = NULL, token = NULL, claims = 0, suspect = NULL, kills = 0 WHERE token = %s
 """
 _ABANDON = "UPDATE chunk SET owner = NULL, token = NULL WHERE token = %s"
+_TOKENS = """
+    SELECT token FROM chunk WHERE token IS NOT NULL AND owner = %(owner)s
+    UNION SELECT token FROM run WHERE token IS NOT NULL AND owner = %(owner)s
+"""
 _OLDEST = "SELECT min(stored_at) FROM chunk"
 
 
@@ -215,6 +219,11 @@ def release(token: str) -> None:
 def abandon(token: str) -> None:
     """The same, if the process that claimed them ended: the next one finds out whether a message is the cause."""
     database.execute_sql(_ABANDON, (token,))
+
+
+def tokens(owner: str) -> set[str]:
+    """The tokens with which the processes of this parent have claimed chunks and runs. Raises peewee.DatabaseError."""
+    return {row[0] for row in database.execute_sql(_TOKENS, {"owner": owner}).fetchall()}
 
 
 def oldest() -> Any:

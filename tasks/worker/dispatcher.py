@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 import peewee
 import psycopg2
 import redis
+from celery.worker import state
 from kombu.exceptions import OperationalError
 
 from tasks.claim_store import explain
@@ -125,11 +126,16 @@ class Dispatcher(threading.Thread):
             events.emit("task.unregistered", tasks=sorted(missing))
 
     def _free(self) -> None:
+        # A PostgreSQL that was restored, or a standby that lagged, has claims of Celery tasks that ended since then. In
+        # this order: what has ended after it was asked for its claims has said so in `left`.
+        forgotten = [token for token in chunks.tokens(self._owner) if token not in state.requests]
         while True:
             try:
                 self._unfreed.append(self.left.get_nowait())
             except Empty:
                 break
+        said = {claimed.token for claimed in self._unfreed}
+        self._unfreed += [Claimed(token, ended=False) for token in forgotten if token not in said]
         while self._unfreed:
             token, ended = self._unfreed[0]
             for kind in (chunks, runs):

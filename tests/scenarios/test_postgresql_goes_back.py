@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from bootstrap.localstack.stack import Stack
@@ -111,6 +112,17 @@ def test_a_batch_of_a_topic_that_is_gone_is_stored_by_a_postgresql_that_never_kn
     ready.wait_for(200)
     ready.holds_exactly([*in_flight, *second])
     assert not pod.lines("bridge.stuck")
+
+
+def test_a_run_that_a_backup_interrupts_is_run_after_its_restore(shop: World) -> None:
+    shop.consume()
+    shop.produce([orjson.dumps({"type": "slow", "seconds": 0.8})])
+    wait_until(lambda: shop.sql("SELECT count(*) FROM chunk WHERE token IS NOT NULL") == [(1,)], "it runs")
+    _back_up(shop)
+    wait_until(lambda: shop.obligations() == 0, "it has ended, which the backup does not know")
+    _restore(shop)
+    wait_until(lambda: shop.obligations() == 0, "it has ended again", 15)
+    assert shop.effects("slow").total() == 1
 
 
 def _handed_over(pod: Program) -> int:
