@@ -33,7 +33,7 @@ def in_batches(messages: Sequence[Message]) -> None:
 
 @task(on="order.*", transaction=True, name="flaky", max_retries=2, retry_backoff=False)
 def flaky(message: Message) -> None:
-    """Fails, rejects, asks for a retry or kills its process, as its message says."""
+    """Fails, rejects, asks for a retry or ends its process, as its message says."""
     write("flaky", message)
     wish = message.payload["wish"]
     if wish == "fail":
@@ -46,6 +46,8 @@ def flaky(message: Message) -> None:
         raise Retry("later", after=0.5)
     if wish == "commit":
         database.execute_sql("COMMIT")
+    if wish == "exit":
+        raise SystemExit("as its message says")
     if wish == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -20,6 +20,7 @@ from tasks.worker.request import SettledRequest, cause
 from tasks.worker.wakes import Wakes
 
 NAME = "tasks.execute"
+_ENDS = (WorkerLostError, SystemExit, KeyboardInterrupt)  # of a process; the last two by its function
 
 
 class Claimed(NamedTuple):
@@ -34,7 +35,7 @@ class ExecuteRequest(SettledRequest):
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Called for an exception of the Celery task, and when its process ended."""
-        self.task.left.put(Claimed(self.id, ended=isinstance(cause(exc_info), WorkerLostError)))
+        self.task.left.put(Claimed(self.id, ended=isinstance(cause(exc_info), _ENDS)))
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:

@@ -29,10 +29,10 @@ def test_each_message_is_run_once_for_each_task(shop: World) -> None:
 
 
 def test_a_run_that_fails_hurts_only_itself(shop: World) -> None:
-    wishes = ["fail", "fail once", "reject", "retry", "commit", "kill"]
+    wishes = ["fail", "fail once", "reject", "retry", "commit", "kill", "exit"]
     shop.consume()
     shop.produce([_order("nothing") for _ in range(20)] + [_order(wish) for wish in wishes] + [_order("nothing")])
-    shop.wait_for(27)
+    shop.wait_for(28)
     wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 15)
     failed = dict(shop.sql("SELECT message.payload->>'wish', error FROM run JOIN message ON message.id = message_id"))
     assert failed == {
@@ -41,11 +41,12 @@ def test_a_run_that_fails_hurts_only_itself(shop: World) -> None:
         "commit": "ProgrammingError: a task with transaction=True must not use COMMIT: what it writes is committed"
         " with the end of its run",
         "kill": "it ended its process 3 times",
+        "exit": "it ended its process 3 times",
     }
     attempts = dict(
         shop.sql("SELECT message.payload->>'wish', attempts FROM run JOIN message ON message.id = message_id")
     )
-    assert attempts == {"fail": 3, "reject": 1, "commit": 3, "kill": 1}
+    assert attempts == {"fail": 3, "reject": 1, "commit": 3, "kill": 1, "exit": 1}
     done = shop.sql(
         "SELECT payload->>'wish', count(*) FROM effect JOIN message ON message.id::text = effect.message GROUP BY 1"
     )
