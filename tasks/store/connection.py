@@ -67,7 +67,8 @@ class Database(PooledPostgresqlDatabase):
 
     def forget(self) -> None:
         """Forget the connections of the parent process after a fork: both would write to their sockets."""
-        self._pool_lock = threading.RLock()  # another thread of the parent may have held it
+        # Another thread of the parent may have held them, to connect.
+        self._lock, self._pool_lock = threading.Lock(), threading.RLock()
         self._pool_available = threading.Condition(self._pool_lock)
         self.dispose()  # psycopg2 closes no connection of another process
 
