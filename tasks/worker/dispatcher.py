@@ -96,6 +96,7 @@ class Dispatcher(threading.Thread):
         now, queued = time.monotonic(), self._wakes.length(self._queues)
         self._takes_tasks.check(queued)
         ready = [name for name in self._wanted if now - self._queued_at.get(name, 0.0) >= _APART_SECONDS]
+        ready.sort(key=lambda name: self._queued_at.get(name, 0.0))  # in turns, or some would never have one
         free = max(0, self._most - queued)
         share = max(1, free // max(1, len(ready)))
         for name in ready[:free]:
