@@ -2,35 +2,37 @@
 
 Prints a line for each fault, with the time from its end until everything acknowledged before is stored, and one
 record of each partition that was sent after: every partition must have a reader again, even if nothing was in flight.
+Three users' tasks run for the messages meanwhile (bench/own/chaos.py). At the end every obligation of theirs must have
+ended, with its effect or as a failed run (bench/obligations.py).
+
 Writes bench/results/chaos.json. Exits with 1 if a message was lost, stored twice, or became a dead letter: all
-messages can be stored. The same seed makes the same faults.
+messages can be stored. Also if an obligation is open or ended in another way. The same seed makes the same faults.
 """
 
 import argparse
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 import psycopg2
-import requests
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
-from bench import servers
+from bench import obligations, servers
 from bench.faults import Faults, Pods
-from bench.victim import Victim, id_of_place
+from bench.load import SILENT, Load
+from bench.own import chaos
+from bench.victim import Victim
 from bootstrap.localstack.stack import Stack
 from tests.three_brokers import ThreeBrokers
 from tests.world import World
 
 _RECOVERY_SECONDS = 120
-_POSTS_PER_SECOND = 10
 # By the field that distinguishes the records, which is not an id for the backend.
 _KEPT = """
 SELECT number, count(*) FROM (
@@ -38,91 +40,6 @@ SELECT number, count(*) FROM (
     UNION ALL SELECT convert_from(value, 'UTF8')::jsonb->>'id' FROM dead_letter WHERE topic = %s
 ) AS kept GROUP BY number
 """
-_SILENT = {"logger": None, "log_level": 0}
-
-
-class Load:
-    """Records at a constant rate, from a producer and over HTTP, and the ids of those that were acknowledged.
-
-    Half of the producer's records have an id in a header, like rows of an outbox; the others have only their place.
-    """
-
-    def __init__(self, world: World, rate: int) -> None:
-        self._world = world
-        self._rate = rate
-        self._ending = threading.Event()
-        self._lock = threading.Lock()
-        self.sent = 0
-        self.acknowledged: list[str] = []  # the numbers
-        self.ids: list[str] = []  # the messages' ids, as far as they are known
-        self.longest_stall = 0.0
-        self._threads = [threading.Thread(target=run) for run in (self._produce, self._post, self._watch)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _next(self) -> str:
-        with self._lock:
-            self.sent += 1
-            return f"00000000-0000-4000-8000-{self.sent:012}"
-
-    def _produce(self) -> None:
-        # The linger makes batches that are larger than a poll of the bridge.
-        servers = self._world.variables["KAFKA_BROKERS"]
-        options = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 1500}
-        producer = Producer({**options, **_SILENT})
-        while not self._ending.wait(0.1):
-            for _ in range(self._rate // 10):
-                with suppress(BufferError):  # Kafka is unavailable for long: not sent, so not acknowledged
-                    self._send(producer, "chaos")
-            producer.poll(0)
-        producer.flush(60)
-
-    def probe(self) -> None:
-        """Send a record to each partition, and wait until Kafka has them."""
-        producer = Producer({"bootstrap.servers": self._world.variables["KAFKA_BROKERS"], **_SILENT})
-        for partition in range(int(self._world.variables["KAFKA_PARTITIONS"])):
-            self._send(producer, "chaos-probe", partition)
-        producer.flush(60)
-
-    def _send(self, producer: Producer, kind: str, partition: int = -1) -> None:
-        number = self._next()
-        named = int(number[-12:]) % 2 == 0
-
-        def delivered(error: Any, message: Any) -> None:
-            if error is None:
-                self.acknowledged.append(number)
-                if named or message.offset() >= 0:  # unknown if Kafka only says that it already has the record
-                    self.ids.append(number if named else id_of_place(message))
-
-        body = orjson.dumps({"id": number, "type": kind})
-        headers = [("id", number.encode())] if named else []
-        producer.produce(self._world.topic, body, headers=headers, partition=partition, on_delivery=delivered)
-
-    def _post(self) -> None:
-        with requests.Session() as session:
-            while not self._ending.wait(1 / _POSTS_PER_SECOND):
-                body = {"id": self._next(), "type": "chaos-http"}
-                with suppress(requests.RequestException):
-                    if session.post(f"{self._world.url}/messages", json=body, timeout=30).status_code == 202:
-                        self.acknowledged.append(body["id"])
-                        self.ids.append(body["id"])
-
-    def _watch(self) -> None:
-        stored, since = 0, time.monotonic()
-        while not self._ending.wait(0.25):
-            with suppress(psycopg2.Error):
-                count = self._world.count()
-                if count != stored:
-                    stored, since = count, time.monotonic()
-            self.longest_stall = max(self.longest_stall, time.monotonic() - since)
 
 
 def main() -> int:
@@ -131,28 +48,31 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--rate", type=int, default=500, help="records per second")
+    parser.add_argument("--only", default="", help="faults whose name contains this, or one of several: a|b")
     options = parser.parse_args()
     print(f"chaos for {options.minutes} minutes, seed {options.seed}, {options.rate} records/s", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as directory,
         ThreeBrokers(Path(directory)) as brokers,
         Stack(Path(directory), {"KAFKA_BROKERS": brokers.addresses}, servers.JARS) as stack,
+        closing(World(stack, topics=2)) as world,
     ):
-        world = World(stack, topics=2)
-        world.variables["KAFKA_REPLICATION_FACTOR"] = "3"
+        world.variables |= {"KAFKA_REPLICATION_FACTOR": "3", "TASKS": chaos.__name__, "TASK_WORKERS": "2"}
         result = _run(world, brokers, options)
     (servers.ROOT / "bench" / "results" / "chaos.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     faults = any(result[name] for name in ("lost", "stored twice", "not sent", "dead letters"))
-    return 1 if faults or result["the other topic"]["unexplained"] else 0
+    return 1 if faults or result["the other topic"]["unexplained"] or not result["the tasks"]["exact"] else 0
 
 
 def _run(world: World, brokers: ThreeBrokers, options: argparse.Namespace) -> dict[str, Any]:
     world.init()
+    world.sql(chaos.EFFECT)
     world.serve()
     pods = Pods(world)
     chance = random.Random(options.seed)
     victim = Victim(world, world.topics[1])
     faults = Faults(world, pods, brokers, victim, chance).all()
+    chosen = [name for name in faults if any(part in name for part in options.only.split("|"))]
     ending = time.monotonic() + options.minutes * 60
     lines: list[dict[str, Any]] = []
     pods_ended = 0
@@ -160,21 +80,23 @@ def _run(world: World, brokers: ThreeBrokers, options: argparse.Namespace) -> di
     with Load(world, options.rate) as load, victim:
         while time.monotonic() < ending:
             time.sleep(chance.uniform(1, 4))
-            names = names or chance.sample(list(faults), len(faults))  # each once before one is repeated
+            names = names or chance.sample(chosen, len(chosen))  # each once before one is repeated
             name = names.pop()
             faults[name]()
             pods_ended += pods.mind()
             over = time.monotonic()
             load.probe()
             seconds = _recovery(world, load.ids, over)
-            lines.append({"fault": name, "seconds": seconds})
-            print(f"  {name:48} all stored {seconds:5.1f} s after it was over", flush=True)
+            oldest = obligations.oldest_seconds(world)
+            lines.append({"fault": name, "seconds": seconds, "oldest obligation": oldest})
+            print(f"  {name:52} all stored after {seconds:5.1f} s, oldest obligation {oldest:5.1f} s", flush=True)
     result = _account(world, load)
     result["the other topic"] = _settled(victim)
-    for name, value in result["the other topic"].items():
-        print(f"  the other topic: {name:28} {value}")
+    result["the tasks"] = obligations.settled(world, _RECOVERY_SECONDS)
+    for part in ("the other topic", "the tasks"):
+        for name, value in result[part].items():
+            print(f"  {part}: {name:28} {value}")
     result |= {"seed": options.seed, "minutes": options.minutes, "pods ended": pods_ended, "faults": lines}
-    world.close()
     return result
 
 
@@ -190,7 +112,7 @@ def _recovery(world: World, ids: list[str], began: float) -> float:
 
 def _in_kafka(world: World) -> Counter[str]:
     """How many records Kafka has of each number: a producer whose brokers are killed may write one twice."""
-    servers = {"bootstrap.servers": world.variables["KAFKA_BROKERS"], "group.id": "chaos-account", **_SILENT}
+    servers = {"bootstrap.servers": world.variables["KAFKA_BROKERS"], "group.id": "chaos-account", **SILENT}
     consumer = Consumer(servers)
     ends = world.ends()
     consumer.assign([TopicPartition(world.topic, partition, 0) for partition in ends])

@@ -1,6 +1,7 @@
 """The faults of `make chaos`, and the consumer pods that they hit."""
 
 import random
+import re
 import shutil
 import signal
 import time
@@ -19,6 +20,10 @@ from tests.replication import base_backup, detach, port_of, promote, standby
 from tests.three_brokers import ThreeBrokers
 from tests.world import World
 
+# The ends of command lines, and which of a process and its children are hit.
+_BRIDGE, _STORING, _TASKS = "--only bridge$", "-m tasks$", "-m tasks execute$"
+_THE_PARENT, _A_CHILD, _ALL = slice(1), slice(1, 2), slice(None)
+
 
 class Pods:
     """Two consumer pods, one with its own Redis and one with the shared one; restarted when they end."""
@@ -30,12 +35,12 @@ class Pods:
     def _start(self, number: int) -> Program:
         return self._world.start("consume", **({"redis_url": ABSENT} if number == 0 else {}))
 
-    def process(self, pod: Program, part: str, child: bool = False) -> psutil.Process | None:
-        """A process of a pod by a part of its command line, or a child of it."""
-        with suppress(StopIteration, psutil.Error, IndexError):
-            found = pod.child(part)
-            return found.children()[0] if child else found
-        return None
+    def processes(self, pod: Program, pattern: str) -> list[psutil.Process]:
+        """A process of a pod by its command line, and its children; none while it is being restarted."""
+        with suppress(StopIteration, psutil.Error):
+            found = next(one for one in pod.family() if re.search(pattern, " ".join(one.cmdline())))
+            return [found, *found.children()]
+        return []
 
     def replace(self, number: int) -> None:
         """Stop a pod with SIGTERM, and start a new one."""
@@ -51,15 +56,14 @@ class Pods:
 
 
 @contextmanager
-def _frozen(processes: Sequence[psutil.Process | None]) -> Iterator[None]:
-    there = [process for process in processes if process is not None]
-    for process in there:
+def _frozen(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    for process in processes:
         with suppress(psutil.Error):
             process.suspend()
     try:
         yield
     finally:
-        for process in there:
+        for process in processes:
             with suppress(psutil.Error):
                 process.resume()
 
@@ -77,13 +81,19 @@ class Faults:
     def all(self) -> dict[str, Callable[[], None]]:
         """The faults by name."""
         return {
-            "kill -9 a bridge": lambda: self._kill("--only bridge"),
-            "kill -9 a worker process": lambda: self._kill("-m tasks", child=True),
-            "kill -9 a workers' parent": lambda: self._kill("-m tasks"),
+            "kill -9 a bridge": lambda: self._kill(_BRIDGE),
+            "kill -9 a worker process": lambda: self._kill(_STORING, _A_CHILD),
+            "kill -9 a workers' parent": lambda: self._kill(_STORING),
+            "kill -9 a process of the tasks": lambda: self._kill(_TASKS, _A_CHILD),
+            "kill -9 the tasks' parent": lambda: self._kill(_TASKS),
             "kill -9 a pod's Redis": lambda: self._kill("valkey-server", pod=0),
             "SIGTERM a pod, start another": lambda: self._pods.replace(self._chance.randrange(2)),
-            "freeze a bridge for 15 s": lambda: self._freeze("--only bridge", 15),
-            "freeze a workers' parent for 10 s": lambda: self._freeze("-m tasks", 10),
+            "freeze a bridge for 15 s": lambda: self._freeze(_BRIDGE, 15),
+            "freeze a workers' parent for 10 s": lambda: self._freeze(_STORING, 10),
+            # Longer than what they have claimed is theirs without a heartbeat.
+            "freeze the tasks' parent for 20 s": lambda: self._freeze(_TASKS, 20),
+            "freeze a process of the tasks for 20 s": lambda: self._freeze(_TASKS, 20, _A_CHILD),
+            "freeze the tasks' parent and processes for 20 s": lambda: self._freeze(_TASKS, 20, _ALL),
             "kill -9 Redis": lambda: self._restart("valkey", 0),
             "Redis away for 10 s": lambda: self._restart("valkey", 10),
             "FLUSHALL": self._flush,
@@ -106,14 +116,13 @@ class Faults:
     def _pod(self) -> Program:
         return self._chance.choice(self._pods.running)
 
-    def _kill(self, part: str, child: bool = False, pod: int | None = None) -> None:
-        victim = self._pods.process(self._pod() if pod is None else self._pods.running[pod], part, child)
-        if victim is not None:
+    def _kill(self, pattern: str, which: slice = _THE_PARENT, pod: int | None = None) -> None:
+        for process in self._pods.processes(self._pod() if pod is None else self._pods.running[pod], pattern)[which]:
             with suppress(psutil.Error):
-                victim.send_signal(signal.SIGKILL)
+                process.send_signal(signal.SIGKILL)
 
-    def _freeze(self, part: str, seconds: float) -> None:
-        with _frozen([self._pods.process(self._pod(), part)]):
+    def _freeze(self, pattern: str, seconds: float, which: slice = _THE_PARENT) -> None:
+        with _frozen(self._pods.processes(self._pod(), pattern)[which]):
             time.sleep(seconds)
 
     def _restart(self, name: str, seconds: float) -> None:
@@ -135,7 +144,7 @@ class Faults:
             self._world.create_topic(self._victim.topic)
 
     def _delete_unread(self) -> None:
-        with _frozen([self._pods.process(pod, "--only bridge") for pod in self._pods.running]):
+        with _frozen([one for pod in self._pods.running for one in self._pods.processes(pod, _BRIDGE)]):
             time.sleep(3)
             self._world.delete_records(self._world.ends(self._victim.topic), self._victim.topic)
 

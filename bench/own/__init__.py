@@ -1,1 +1,1 @@
-"""Tasks as users write them, one a module, for `make bench-tasks`."""
+"""Tasks as users write them, one a module, for `make bench-tasks`; and those of `make chaos`."""
