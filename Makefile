@@ -60,8 +60,13 @@ bench-reads: install ## how long reads take with 20 million messages in 100 leav
 bench-conditions: install ## the storing rate while a snapshot is held, and with PostgreSQL 2.5 and 12 ms away (4 minutes)
 	@$(BIN)/python -m bench.conditions
 
-bench-tasks: install ## users' tasks, from Kafka until all have run, and Celery alone (5 minutes)
+bench-tasks: install .venv-bench/installed ## users' tasks against Celery alone, a naive bridge and procrastinate; five tasks; a lone message (8 minutes)
 	@$(BIN)/python -m bench.tasks
+
+.venv-bench/installed: requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements-dev.txt tqdm 'procrastinate==3.10.0' 'psycopg[binary]==3.3.9'
+	@touch $@
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
@@ -90,4 +95,4 @@ clean-data: ## wipe the local stack's data
 	rm -rf .local/data .local/logs
 
 clean: clean-data ## and all that was installed or fetched
-	rm -rf .local .venv .venv-compat .venv-site site
+	rm -rf .local .venv .venv-bench .venv-compat .venv-site site

@@ -40,10 +40,10 @@ def _measure(stack: Stack, rate: int, seconds: float) -> None:
         world.init()
         pod = world.consume()
         wait_until(lambda: pod.lines("partitions.assigned"), "the bridge has its partitions")
-        _send(world, rate, _WARM_SECONDS)
-        before, began, since = _cpu(pod), time.monotonic(), datetime.now(UTC)
-        count = _send(world, rate, seconds)
-        share = (_cpu(pod) - before) / (time.monotonic() - began)
+        send(world, rate, _WARM_SECONDS)
+        before, began, since = cpu(pod), time.monotonic(), datetime.now(UTC)
+        count = send(world, rate, seconds)
+        share = (cpu(pod) - before) / (time.monotonic() - began)
         world.wait_for(count + round(rate * _WARM_SECONDS), 60)
         waits = sorted(_waits(world, pod, since))
         median, p99 = statistics.median(waits), statistics.quantiles(waits, n=100)[98]
@@ -52,7 +52,7 @@ def _measure(stack: Stack, rate: int, seconds: float) -> None:
         world.close()
 
 
-def _send(world: World, rate: int, seconds: float) -> int:
+def send(world: World, rate: int, seconds: float) -> int:
     """Produce at a steady rate; returns how many messages."""
     producer = Producer({"bootstrap.servers": world.variables["KAFKA_BROKERS"]})
     messages = list(generate(round(rate * seconds), 1))
@@ -65,7 +65,8 @@ def _send(world: World, rate: int, seconds: float) -> int:
     return len(messages)
 
 
-def _cpu(pod: Program) -> float:
+def cpu(pod: Program) -> float:
+    """The CPU seconds of a pod so far."""
     return sum(usage.cpu(process) for process in pod.family() if process.status() != psutil.STATUS_ZOMBIE)
 
 

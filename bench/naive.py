@@ -1,4 +1,4 @@
-"""Contestant (a): the usual glue. One Celery task and one Peewee INSERT for each message."""
+"""Contestant (a): the usual glue. One Celery task and one Peewee INSERT for each message, and the function of TASKS."""
 
 import sys
 from datetime import UTC, datetime
@@ -7,6 +7,7 @@ from celery import Celery
 from celery.signals import setup_logging
 
 from bench.plain import Announcer
+from bench.work import Work
 from bridge.kafka import clients
 from bridge.kafka.types import Committed
 from tasks.config import settings
@@ -16,6 +17,7 @@ from tasks.store import connection
 from tasks.store.models import Message
 
 loaded = settings.load()
+work = Work(loaded)
 app = Celery("naive", broker=loaded.redis_url)
 app.conf.update(task_ignore_result=True, task_default_queue="naive")
 
@@ -26,6 +28,7 @@ def store(topic: str, partition: int, offset: int, timestamp: int, key: str | No
     message = decode(Record(topic, partition, offset, timestamp, key.encode() if key else None, value.encode(), ()))
     now = datetime.now(UTC)
     with connection.database.connection_context():
+        work.run(value)
         Message.insert(
             id=message.id.hex(),
             topic=topic,
