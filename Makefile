@@ -31,7 +31,7 @@ check: install ## what needs no server: lint, types, imports, unit tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest -q tests/unit
+	@$(BIN)/python -m pytest -q tests/unit examples/shop/tests/test_tasks.py
 
 compat: .venv-compat/installed ## the integration tests of all that talks to Kafka, with kafka-python 3 in place of kafka-python-ng
 	@.venv-compat/bin/python -m pytest $(patsubst %,tests/integration/test_%.py,$(TALK_TO_KAFKA))

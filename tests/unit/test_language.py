@@ -24,7 +24,7 @@ _OLD_WORDS = re.compile(
 _ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 _SOURCES = [
     path
-    for room in ("tasks", "bridge", "api", "bootstrap", "bench", "kube", "tests")
+    for room in ("tasks", "bridge", "api", "bootstrap", "bench", "kube", "tests", "examples")
     for path in (ROOT / room).rglob("*")
     if path.suffix in (".py", ".yaml", ".sh")
 ]

@@ -15,8 +15,7 @@ from tests.programs import ROOT
 SOURCES = sorted(
     path for folder in ("tasks", "bridge", "api", "bootstrap", "bench") for path in (ROOT / folder).rglob("*.py")
 )
-
-
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -43,7 +42,7 @@ def test_every_path_and_make_target_in_the_documents_exists() -> None:
         name, text = document.name, document.read_text()
         for target in re.findall(r"`make ([a-z-]+)", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{name}: make {target}"
-        for path in re.findall(r"`((?:tasks|bridge|api|bootstrap|bench|tests|kube)/[\w/.-]*)`", text):
+        for path in re.findall(r"`((?:tasks|bridge|api|bootstrap|bench|tests|kube|examples)/[\w/.-]*)`", text):
             assert (ROOT / path).exists(), f"{name}: {path}"
 
 
@@ -53,7 +52,7 @@ def test_the_version_is_one() -> None:
     assert f'image.version="{number}"' in (ROOT / "Dockerfile").read_text()
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("source", [*SOURCES, *EXAMPLES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_says_what_it_is_for_and_stays_small(source: Path) -> None:
     tree = ast.parse(source.read_text())
     docstring = ast.get_docstring(tree)
