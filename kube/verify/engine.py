@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tasks.config.version import version
 from tests.waiting import wait_until
 
-IMAGE = "localhost/backend:verify"
+IMAGE = f"localhost/message-backend:{version()}"
 NETWORK = "backend-verify"
 _SUBNET, GATEWAY = "10.89.77.0/24", "10.89.77.1"
 _COMMAND_SECONDS = 120  # for commands that need less than a second on an idle machine

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kube.verify.engine import GATEWAY, IMAGE, NETWORK
+from kube.verify.engine import GATEWAY, NETWORK
 
 _UNITS = {None: 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
@@ -48,4 +48,4 @@ def flags(
         made += ["--tmpfs", f"{mount['mountPath']}:rw,mode=1777"]
     if "command" in container:
         made += ["--entrypoint", json.dumps(container["command"])]
-    return [*made, IMAGE, *container.get("args", [])]
+    return [*made, f"localhost/{container['image']}", *container.get("args", [])]

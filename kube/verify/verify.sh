@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# verify.sh [prepare]: builds the image, checks the manifests against their schemas, and runs kube/04-backend.yaml as
-# containers with its limits and probes. `prepare` only builds. It needs no Docker: podman, installed if it can be.
-# If it cannot be installed, the script says so and exits with 0.
+# verify.sh [prepare]: builds the image and that of examples/shop, checks the manifests against their schemas, and runs
+# kube/04-backend.yaml as containers with its limits and probes. `prepare` only builds. It needs no Docker: podman,
+# installed if it can be. If it cannot be installed, the script says so and exits with 0.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=kube/verify
@@ -47,14 +47,15 @@ network_backend = "netavark"
 X
 printf '[global]\ncert = %s\ntimeout = 180\n' "$certificates" > "$work/pip.conf"
 
-"$work/venv/bin/hadolint" Dockerfile
+"$work/venv/bin/hadolint" Dockerfile examples/shop/Dockerfile
 base=$(sed -n 's/^FROM \(.*\) AS build$/\1/p' Dockerfile)
 podman image exists "$base" || bash $here/base.sh "$python" "$work/base" > "$work/base.log" 2>&1 || {
     tail -n 3 "$work/base.log"
     skip "there is no image $base, and no stand-in could be made for it"
 }
 podman build -q --pull=never -v "$certificates:$certificates:ro" -v "$work/pip.conf:/etc/pip.conf:ro" \
-    -t localhost/backend:verify . >/dev/null
+    -t "localhost/message-backend:$(cat tasks/VERSION)" . >/dev/null
+podman build -q --pull=never -t localhost/shop:verify -f examples/shop/Dockerfile examples >/dev/null
 [ "${1:-}" != prepare ] || exit 0
 
 "$work/venv/bin/python" $here/schemas.py

@@ -50,6 +50,9 @@ def test_the_version_is_one() -> None:
     number = version.version()
     assert f"## {number}" in (ROOT / "CHANGELOG.md").read_text().replace("[", "").replace("]", "")
     assert f'image.version="{number}"' in (ROOT / "Dockerfile").read_text()
+    example = (ROOT / "examples" / "shop" / "Dockerfile").read_text()
+    assert f"FROM message-backend:{number}" in example
+    assert example in (ROOT / "docs" / "your-own-tasks.md").read_text()
 
 
 @pytest.mark.parametrize("source", [*SOURCES, *EXAMPLES], ids=lambda path: str(path.relative_to(ROOT)))
