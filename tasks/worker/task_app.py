@@ -2,7 +2,7 @@
 
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from celery import Celery
@@ -70,34 +70,10 @@ def _by_name(tasks: Sequence[Task]) -> dict[str, Task]:
 def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
     """Run `settings.task_workers` processes, or threads, that run the users' tasks, until stopped."""
     setup.exit_if_a_thread_fails()
-    owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
-    tasks = taken(settings, tasks)
-    app = create_app(settings, tasks, owner)
-    execute = app.tasks[NAME]
-    queues = sorted({queue(settings, task) for task in tasks})
-    # A function is called twice at most. Celery kills a process then; of threads the dispatcher sees one that hangs.
-    limits = {name: 2 * task.options.time_limit + GRACE_SECONDS for name, task in execute.tasks.items()}
+    tasks, workers = taken(settings, tasks), settings.task_workers
+    app = create_app(settings, tasks, owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}")
     of_threads = OfThreads() if settings.task_pool == "threads" else None
-
-    def enqueue(name: str) -> None:
-        to = queue(settings, execute.tasks[name])
-        execute.apply_async(args=(name,), queue=to, retry=False, time_limit=limits[name])
-
-    # Half of the bridge's limit, as for the workers that store.
-    patience = settings.watchdog_seconds / 2
-    workers = settings.task_workers
-    dispatcher = Dispatcher(
-        owner,
-        limits,
-        [task.name for task in tasks],
-        enqueue,
-        execute.wakes,
-        queues,
-        workers,
-        patience,
-        () if of_threads is None else (of_threads.check,),
-    )
-    execute.left = dispatcher.left
+    dispatcher = _dispatcher(settings, tasks, app.tasks[NAME], [] if of_threads is None else [of_threads.check])
     connection.configure(settings.database_url, "tasks", connections=2 if of_threads is None else 2 + workers)
 
     def begin() -> None:
@@ -107,6 +83,35 @@ def run_worker(settings: Settings, tasks: Sequence[Task]) -> None:
         attempt.prepare_process(of_threads)
 
     dispatcher.start()
-    storing.work(app, queues, settings, "tasks", workers, begin, settings.task_pool)
+    storing.work(app, _queues(settings, tasks), settings, "tasks", workers, begin, settings.task_pool)
     dispatcher.stop()
     events.emit("process.stopped")
+
+
+def _dispatcher(
+    settings: Settings, tasks: Sequence[Task], execute: Execute, checks: Sequence[Callable[[], None]]
+) -> Dispatcher:
+    # A function is called twice at most. Celery kills a process then; of threads the dispatcher sees one that hangs.
+    limits = {name: 2 * task.options.time_limit + GRACE_SECONDS for name, task in execute.tasks.items()}
+
+    def enqueue(name: str) -> None:
+        to = queue(settings, execute.tasks[name])
+        execute.apply_async(args=(name,), queue=to, retry=False, time_limit=limits[name])
+
+    dispatcher = Dispatcher(
+        owner=execute.owner,
+        names=limits,
+        declared=[task.name for task in tasks],
+        enqueue=enqueue,
+        wakes=execute.wakes,
+        queues=_queues(settings, tasks),
+        most=settings.task_workers,
+        patience_seconds=settings.watchdog_seconds / 2,  # half of the bridge's, as for the workers that store
+        checks=checks,
+    )
+    execute.left = dispatcher.left
+    return dispatcher
+
+
+def _queues(settings: Settings, tasks: Sequence[Task]) -> list[str]:
+    return sorted({queue(settings, task) for task in tasks})
