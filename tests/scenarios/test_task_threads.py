@@ -71,7 +71,7 @@ def test_what_fails_or_kills_in_a_thread_hurts_only_itself(shop: World) -> None:
     shop.produce([orjson.dumps({"type": "order.paid", "wish": wish}) for wish in [*wishes, *["nothing"] * 20]])
     shop.wait_for(24)
     wait_until(lambda: shop.obligations() == 0, "all obligations have ended", 90)
-    failed = dict(shop.sql("SELECT payload->>'wish', error FROM run JOIN message ON message.id = message_id"))
+    failed = dict(shop.sql("SELECT message.payload->>'wish', error FROM run JOIN message ON message.id = message_id"))
     assert failed == {
         "fail": "ValueError: as its message says",
         "reject": "Reject: as its message says",
