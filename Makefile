@@ -5,7 +5,7 @@ TALK_TO_KAFKA := bridge dead_letters init kafka_consumer operations publisher re
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check compat bench bench-http bench-latency bench-growth bench-reads bench-conditions bench-tasks chaos verify-kube docs site lock clean-data clean
+.PHONY: help install run test check compat bench bench-http bench-latency bench-growth bench-reads bench-conditions bench-tasks bench-monitoring chaos verify-kube docs site lock clean-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-tasks: install .venv-bench/installed ## users' tasks against Celery alone,
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements-dev.txt tqdm 'procrastinate==3.10.0' 'psycopg[binary]==3.3.9'
 	@touch $@
+
+bench-monitoring: install ## what it costs that Celery's own tools can see the workers (8 minutes)
+	@$(BIN)/python -m bench.monitoring
 
 chaos: install ## break everything at random under load, and count: make chaos MINUTES=10 SEED=1
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

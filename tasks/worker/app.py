@@ -23,6 +23,7 @@ from tasks.errors import ConfigurationError
 from tasks.observability import events, setup
 from tasks.seal import of_deployment
 from tasks.store import batches, connection
+from tasks.worker import monitoring
 from tasks.worker.heartbeat import Heartbeat
 from tasks.worker.persist import NAME, Persist
 from tasks.worker.wakes import Wakes
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> Celery:
     """Wire the Celery application. Connects nothing. Raises ConfigurationError without a Redis address."""
     if settings.redis_url is None:
         raise ConfigurationError(f"{flag('redis_url')} / REDIS_URL must be set for this process")
-    app = Celery("backend", broker=broker_url(settings.redis_url), set_as_current=False)
+    app = Celery("backend", broker=broker_url(settings.redis_url), events=monitoring.Events, set_as_current=False)
     app.conf.update(configuration(settings))
     task = Persist()
     task.seal = of_deployment(settings)
@@ -67,8 +68,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.batch_deadline_seconds,
         "worker_prefetch_multiplier": 1,
         "worker_consumer": "tasks.worker.app:WorkerConsumer",
-        "worker_send_task_events": False,
-        "worker_enable_remote_control": False,  # the bridge is the only controller
+        "worker_send_task_events": False,  # until a tool enables them, as Flower does
+        "worker_enable_remote_control": settings.celery_monitoring == "on",
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # storing does not need Redis
         "worker_enable_prefetch_count_reduction": False,  # the bridge limits what is in flight
         "worker_soft_shutdown_timeout": 10.0,
@@ -158,8 +159,11 @@ def work(
     celery_worker.safe_say = _say_nothing  # when it stops, without our log format
     warnings.simplefilter("ignore", SecurityWarning)  # when it runs as root, because of pickle; we accept only JSON
     arguments = ["--queues", ",".join(queues), "--concurrency", str(count), "--pool", pool]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
-    app.worker_main(["--quiet", "worker", *arguments, *quiet])
+    quiet = ["--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
+    if settings.celery_monitoring == "off":
+        quiet.append("--without-heartbeat")
+    monitoring.only_look()
+    app.worker_main(["--quiet", "worker", "--hostname", monitoring.node_name(process), *arguments, *quiet])
     if pool != "prefork":
         setup.end()
 

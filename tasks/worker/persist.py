@@ -72,7 +72,9 @@ class Persist(Task):  # type: ignore[misc]
 
     def enqueue(self, claim: Claim) -> None:
         """Send the task of a claim. Raises kombu.exceptions.OperationalError while Redis is unavailable."""
-        self.apply_async(args=(claim.fields(),), retry=False)
+        # What Celery's tools show of the task: where its records are, and not the seal.
+        shown = " ".join(f"{name}={value}" for name, value in claim.place().items())
+        self.apply_async(args=(claim.fields(),), argsrepr=shown, retry=False)
 
     def run(self, fields: dict[str, Any]) -> None:
         """Store a batch. `fields` is a Claim. After an exception it may not be stored, so it is redelivered."""
