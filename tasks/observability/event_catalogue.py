@@ -42,6 +42,7 @@ CATALOGUE = _catalogue(
     Event("schema.match", logging.INFO, "The tables match this version of the program again"),
     Event("service.unavailable", logging.WARNING, "A service does not respond; the process waits and retries"),
     Event("service.available", logging.INFO, "A service that was unavailable responds again"),
+    Event("monitoring.denied", logging.WARNING, "Redis denies a worker its channels; Celery's own tools do not see it"),
     Event("run.retrying", logging.WARNING, "A run of a users' task failed, and will be retried"),
     Event("task.paused", logging.ERROR, "Too many runs of a users' task failed; it runs nothing until it is resumed"),
     Event("task.unregistered", logging.WARNING, "No message runs these tasks, because init has not registered them"),

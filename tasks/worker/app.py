@@ -126,6 +126,7 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Celery would warn each time that tasks outlive connections, which is what our settings require."""
+        monitoring.stop_if_denied(self, exc)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)

@@ -5,8 +5,13 @@ from typing import Any
 
 from celery.app import events
 from celery.events.dispatcher import EventDispatcher
+from celery.worker.consumer.control import Control
+from celery.worker.consumer.heart import Heart
 from celery.worker.control import Panel
 from kombu.utils.url import maybe_sanitize_url
+from redis.exceptions import NoPermissionError
+
+from tasks.observability import events as log
 
 # The others change a worker. Who can write to Redis must not be able to, see docs/decisions/0049-seals.md.
 _ALLOWED = {
@@ -32,6 +37,16 @@ def only_look() -> None:
     for name in Panel.data.keys() - _ALLOWED:
         Panel.data[name] = refuse
     Panel.data["stats"] = stats
+
+
+def stop_if_denied(consumer: Any, error: Exception) -> None:
+    """Storing must not depend on being seen: without the right to use channels, Celery would reconnect for ever."""
+    if not (isinstance(error, NoPermissionError) and "channel" in str(error)):
+        return
+    for step in [step for step in consumer.steps if isinstance(step, Control | Heart)]:
+        step.stop(consumer)
+        consumer.steps.remove(step)
+    log.emit("monitoring.denied", reason=str(error))
 
 
 def refuse(state: Any, **_: Any) -> dict[str, str]:

@@ -174,3 +174,15 @@ def test_workers_that_are_not_to_be_seen_are_not(ready: World) -> None:
         2,
         "tasks.app: CELERY_MONITORING is off, so the workers do not answer",
     )
+
+
+def test_a_redis_without_channels_stops_no_worker(ready: World) -> None:
+    server = redis.Redis.from_url(ready.variables["REDIS_URL"])
+    server.execute_command("ACL", "SETUSER", "default", "resetchannels")
+    try:
+        pod = ready.consume()
+        ready.produce(list(events(_COUNT).values()))
+        ready.wait_for(_COUNT)
+        assert len(pod.lines("monitoring.denied")) == 1
+    finally:
+        server.execute_command("ACL", "SETUSER", "default", "allchannels")
