@@ -75,7 +75,7 @@ def _compare(stack: Stack, options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         for function in _FUNCTIONS:
             for contestant in (one for one in _CONTESTANTS if options.only in one.name and function in one.runs):
-                count = max(10, round(contestant.runs[function] * options.scale))
+                count = max(50, round(contestant.runs[function] * options.scale))
                 figures = _measure(stack, contestant, function, count)
                 measured.setdefault((function, contestant.name), []).append(figures)
                 print(f"  {function}, {contestant.name}: {figures.per_second:,.0f} runs/s", flush=True)
