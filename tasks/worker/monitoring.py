@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from celery.app import events
+from celery.app import events as celery_events
 from celery.events.dispatcher import EventDispatcher
 from celery.worker.consumer.control import Control
 from celery.worker.consumer.heart import Heart
@@ -11,7 +11,7 @@ from celery.worker.control import Panel
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import NoPermissionError
 
-from tasks.observability import events as log
+from tasks.observability import events
 
 # The others change a worker. Who can write to Redis must not be able to, see docs/decisions/0049-seals.md.
 _ALLOWED = {
@@ -46,7 +46,7 @@ def stop_if_denied(consumer: Any, error: Exception) -> None:
     for step in [step for step in consumer.steps if isinstance(step, Control | Heart)]:
         step.stop(consumer)
         consumer.steps.remove(step)
-    log.emit("monitoring.denied", reason=str(error))
+    events.emit("monitoring.denied", reason=str(error))
 
 
 def refuse(state: Any, **_: Any) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]
         return super().send(type, **{**options, "retry": False})
 
 
-class Events(events.Events):  # type: ignore[misc]
+class Events(celery_events.Events):  # type: ignore[misc]
     """Where Celery finds the dispatcher."""
 
     dispatcher_cls = Dispatcher
