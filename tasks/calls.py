@@ -137,5 +137,5 @@ def _producer_of(process: int) -> Callable[[Headers, bytes], Any]:
     from bridge.kafka.publisher import KafkaPublisher
 
     settings = configuration.load()
-    publisher = KafkaPublisher(settings)
+    publisher = KafkaPublisher(settings, linger_ms=0)  # callers wait for each call, so no others join it
     return lambda given, value: publisher.send(settings.kafka_calls_topic, None, value, given)()

@@ -20,9 +20,9 @@ _PROBE_SECONDS = 1.0
 _CONFIGURATION: Mapping[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,  # neither twice nor out of order, whatever is sent again
-    "linger.ms": 3,  # less means more requests, more means needless waiting (decision 31)
     "batch.size": 1 << 17,  # of a larger one a broker with a low max.message.bytes would reject every message
-    "sticky.partitioning.linger.ms": 20,  # records without a key travel together for a moment (KIP-480)
+    # Records without a key travel together for a moment (KIP-480): a request of librdkafka has those of one partition.
+    "sticky.partitioning.linger.ms": 100,
     "partitioner": "murmur2_random",  # a key has the partition that Kafka's own clients choose
     "topic.metadata.refresh.interval.ms": 5_000,  # the delay until new partitions are noticed
     # The broker decides what is too large: a redriven record may come from a producer with higher limits.
@@ -106,8 +106,10 @@ class KafkaPublisher:
     Threads share it, so that their messages travel together.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, linger_ms: int = 10) -> None:
+        """A message waits up to `linger_ms` for others: less means more requests, more needless waits (decision 31)."""
         self._settings = settings
+        self._linger_ms = linger_ms
         self._lock = threading.Lock()
         self._looking_up = threading.Lock()  # held for seconds while no broker responds
         self._producer: Any = None
@@ -230,6 +232,7 @@ class KafkaPublisher:
                 options = {
                     **configuration(self._settings),
                     **_CONFIGURATION,
+                    "linger.ms": self._linger_ms,
                     "message.timeout.ms": self._settings.publish_timeout_seconds * 1000,
                     # Twice, because it counts what it needs besides the bytes of the messages.
                     "queue.buffering.max.kbytes": 2 * self._settings.publish_queue_bytes // 1000
