@@ -13,6 +13,7 @@ from tasks.worker.lending import Ended, Lent
 from tasks.worker.outcomes import Outcomes
 
 KILLS = 3  # processes that ended while they ran a message, until that is taken for the cause
+_MOST_RUNS = 200  # claimed at once: what time does not suffice for is written once more, to release it
 _LARGEST_RESULT = 100_000  # bytes of JSON
 
 
@@ -27,7 +28,7 @@ class DueRuns:
 
         Raises LeaseLost, and the errors in `connection.TRANSIENT`.
         """
-        claimed = runs.claim(self._task.name, self._owner, self._token, most)
+        claimed = runs.claim(self._task.name, self._owner, self._token, min(most, _MOST_RUNS))
         for number, run in enumerate(claimed):
             if number and is_over():
                 runs.release(self._token)

@@ -15,6 +15,8 @@ from tasks.message import Record
 from tasks.store import batches, failed_runs, runs, task_registry
 from tasks.store import calls as stored_calls
 from tasks.store.calls import Call
+from tasks.store.chunks import LeaseLost
+from tasks.store.runs import Failure, Result, Run
 from tasks.worker import attempt, execution
 from tasks.worker.execution import Execution
 from tasks.worker.outcomes import Outcomes
@@ -169,3 +171,23 @@ def test_a_call_during_which_a_process_ended_is_claimed_alone(tables: World) -> 
     assert one.kills == 1
     runs.release("third")
     assert [run.kills for run in runs.claim("t", "owner", "fourth", 10)] == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: runs.lock(run, "first"),
+        lambda run: runs.finish(run, "first", None, Result(None)),
+        lambda run: runs.finish(run, "first", Failure("error", "", None), Result(None)),
+        lambda run: runs.expire(run, "first"),
+    ],
+)
+def test_nothing_can_be_changed_that_somebody_else_has_claimed(tables: World, change: Callable[[Run], object]) -> None:
+    _task(_nothing)
+    _add()
+    [run] = runs.claim("t", "owner", "first", 1)
+    [again] = runs.claim("t", "other", "second", 1)  # the first owner sends no heartbeat
+    assert (again.id, again.kills) == (run.id, 1)
+    with pytest.raises(LeaseLost):
+        change(run)
+    runs.finish(again, "second", None, Result(None))
