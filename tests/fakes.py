@@ -139,7 +139,7 @@ class MemoryBatchStore:
         called = {call.id: call for call in reversed(calls) if call.id not in self.calls}
         self.calls |= called
         stored += len(called)
-        tasks = sorted({call.task for call in called.values()})
+        tasks = tuple(sorted({call.task for call in called.values()}))
         return Stored(stored, len(records) - stored - len(duplicates) - len(new), duplicates, new, tasks)
 
     def _is_stored(self, record: Record) -> bool:

@@ -122,7 +122,7 @@ def store_batch(
         redelivered = len(records) - stored - len(copied.duplicates) - len(dead)
         if redelivered:
             database.execute_sql(_WRITE_SOMETHING)
-    return Stored(stored, redelivered, copied.duplicates, dead, [*wanting, *set(called)])
+    return Stored(stored, redelivered, copied.duplicates, dead, (*wanting, *set(called)))
 
 
 def _add_span(span: Span, records: Sequence[Record], dead: Sequence[Dead]) -> set[int]:

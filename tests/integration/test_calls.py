@@ -67,9 +67,9 @@ def test_a_redelivered_or_repeated_call_is_stored_once(tables: World) -> None:
     records = [Record("topic", 0, n, 1, None, b"1", calls.headers("t", one, Moments())) for n, one in enumerate(ids)]
     found = [calls.decode(record) for record in records]
     stored = batches.store_batch(span_of(records), records, [], [], calls=found)
-    assert (stored.stored, stored.redelivered, stored.tasks) == (2, 1, ["t"])
+    assert (stored.stored, stored.redelivered, stored.tasks) == (2, 1, ("t",))
     again = batches.store_batch(span_of(records), records, [], [], calls=found)
-    assert (again.stored, again.redelivered, again.tasks) == (0, 3, [])
+    assert (again.stored, again.redelivered, again.tasks) == (0, 3, ())
     assert tables.sql("SELECT count(*) FROM run") == [(2,)]
     assert tables.sql("SELECT count(*) FROM message") == [(0,)]
 
