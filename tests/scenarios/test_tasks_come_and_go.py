@@ -82,10 +82,11 @@ def test_a_renamed_task_takes_over_what_the_old_name_was_obliged_to(ready: World
             ready.start("consume", "--only", "tasks", tasks="tests.renamed_tasks")
             ready.start("consume", "--only", "bridge", tasks="tests.renamed_tasks")
     ready.wait_for(2_000)
+    done = "SELECT count(*) FROM run WHERE state = 'done'"
+    wait_until(lambda: ready.sql(done) == [(1,)], "the call has run", 30)  # the bridges share their topics meanwhile
     wait_until(lambda: ready.obligations() == 0, "all obligations have ended", 30)
     stored = Counter(str(row[0]) for row in ready.sql("SELECT id FROM message"))
     called = Counter(str(row[0]) for row in ready.sql("SELECT message_id FROM run WHERE state = 'done'"))
-    assert called.total() == 1
     assert ready.effects("exactly") == stored + called
     counted = dict(ready.sql("SELECT name, retired_at IS NULL FROM task"))
     assert counted == {"exact": False, "exactly": True}
