@@ -121,7 +121,7 @@ class Settings:
         "auto", parsers.workers, "number of Celery worker processes; auto: one for each available CPU core", "consume"
     )
     celery_monitoring: Literal["on", "off"] = setting(
-        "on", parsers.one_of("on", "off"), "Celery's tools, such as Flower, can see the workers: on or off", "consume"
+        "off", parsers.one_of("on", "off"), "Celery's tools, such as Flower, can see the workers: on or off", "consume"
     )
     tasks: tuple[str, ...] = setting("", parsers.modules, "modules with your tasks, comma-separated", *PROCESSING)
     task_workers: int = setting(

@@ -24,7 +24,7 @@ _CELERY = (sys.executable, "-m", "celery", "-A", "tasks.app")
 
 
 def _environment(world: World, **changed: str) -> dict[str, str]:
-    merged = {**child_environment({}), **world.variables, **changed}
+    merged = {**child_environment({}), "CELERY_MONITORING": "on", **world.variables, **changed}
     return {name: value for name, value in merged.items() if value != ABSENT}
 
 
@@ -80,7 +80,7 @@ def _names(workers: dict[str, Any]) -> list[str]:
 
 
 def test_celerys_commands_see_the_workers_of_all_pods(shop: World) -> None:
-    pods = [shop.consume(), shop.start("consume", "--only", "worker")]
+    pods = [shop.consume(celery_monitoring="on"), shop.start("consume", "--only", "worker", celery_monitoring="on")]
     assert _names(_answering(shop, 3)) == ["tasks", "worker", "worker"]
     registered = _inspect(shop, "registered")
     assert {name.split("@")[0]: tasks for name, tasks in registered.items()} == {
@@ -105,7 +105,7 @@ def _active(world: World) -> list[dict[str, Any]]:
 
 
 def test_flower_shows_workers_tasks_and_queues(shop: World) -> None:
-    shop.consume()
+    shop.consume(celery_monitoring="on")
     _answering(shop, 2)
     with _flower(shop) as api:
         workers = wait_until(lambda: _get(f"{api}/workers?refresh=true"), "Flower knows the workers")
@@ -128,7 +128,7 @@ def test_flower_shows_workers_tasks_and_queues(shop: World) -> None:
 
 
 def test_celerys_commands_change_no_worker(ready: World) -> None:
-    pod = ready.consume()
+    pod = ready.consume(celery_monitoring="on")
     _answering(ready, 1)
     before = {one.pid for one in pod.family()}
     for command in (("cancel_consumer", f"persist.{ready.topic}"), ("pool_shrink", "2"), ("shutdown",)):
@@ -140,7 +140,7 @@ def test_celerys_commands_change_no_worker(ready: World) -> None:
 
 
 def test_workers_answer_again_after_redis_was_lost(ready: World) -> None:
-    pod = ready.consume()
+    pod = ready.consume(celery_monitoring="on")
     names = _answering(ready, 1)
     server = redis.Redis.from_url(ready.variables["REDIS_URL"])
     for kind in ("pubsub", "normal"):
@@ -180,7 +180,7 @@ def test_a_redis_without_channels_stops_no_worker(ready: World) -> None:
     server = redis.Redis.from_url(ready.variables["REDIS_URL"])
     server.execute_command("ACL", "SETUSER", "default", "resetchannels")
     try:
-        pod = ready.consume()
+        pod = ready.consume(celery_monitoring="on")
         ready.produce(list(events(_COUNT).values()))
         ready.wait_for(_COUNT)
         assert len(pod.lines("monitoring.denied")) == 1
