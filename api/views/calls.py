@@ -1,6 +1,5 @@
 """POST /tasks/NAME calls a users' task; GET /runs/ID returns the state of a call, and can wait for its end."""
 
-import time
 import uuid
 from typing import Any
 
@@ -9,7 +8,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 from uuid_utils import uuid7
 
-from api import auth, bodies, dispatch, schemas, slots
+from api import auth, bodies, dispatch, schemas, slots, waiting
 from api.deadlines import TooSlow
 from api.params import Moment
 from api.postgresql import KEYS, READING
@@ -32,8 +31,6 @@ looking = APIBlueprint("looking", __name__, abp_tags=[_TAG], abp_security=auth.S
 auth.needs(looking, "read")
 slots.limit(looking, "reading")
 
-_LONGEST_WAIT_SECONDS = 10
-_FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25
 _LONGEST_SECONDS = 10 * 366 * 86_400  # of a countdown
 _ENDED = ("done", "failed", "expired", "discarded")
 
@@ -66,7 +63,7 @@ class WaitQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    wait: float = Field(0, ge=0, le=_LONGEST_WAIT_SECONDS, description="seconds to wait until it has ended")
+    wait: float = Field(0, ge=0, le=waiting.LONGEST_SECONDS, description="seconds to wait until it has ended")
 
 
 @calling.post("/tasks/<name>", responses={202: schemas.Called}, openapi_extensions=schemas.PAYLOAD)
@@ -101,22 +98,10 @@ def get(path: CallPath, query: WaitQuery) -> Response:
 
     404 while it is not stored, which is usually a moment after it was accepted.
     """
-    found = _look(path.call_id)
-    if query.wait and not _has_ended(found):
-        with slots.waiting():
-            found = _wait(path.call_id, found, query.wait)
+    found = waiting.wait(lambda: _look(path.call_id), _has_ended, query.wait)
     if found is None:
         raise Problem(404, "not-found", "No such call", f"No call {path.call_id} is stored (yet).")
     return json_response(schemas.call_fields(path.call_id, found))
-
-
-def _wait(call_id: uuid.UUID, found: dict[str, Any] | None, seconds: float) -> dict[str, Any] | None:
-    end, pause = time.monotonic() + seconds, _FIRST_LOOK_SECONDS
-    while time.monotonic() + pause <= end and services().serving() and not _has_ended(found):
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LAST_LOOK_SECONDS)
-        found = _look(call_id)
-    return found
 
 
 def _has_ended(found: dict[str, Any] | None) -> bool:

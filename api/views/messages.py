@@ -1,19 +1,17 @@
 """GET /messages: pages of stored messages; and one by its id, for which a client can wait."""
 
-import time
 import uuid
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from api import auth, schemas, slots
+from api import auth, schemas, slots, waiting
 from api.pagination import Paged, cursor
 from api.params import Moment
 from api.postgresql import READING
 from api.problems import Problem
 from api.responses import json_response, message_fields
-from api.services import services
 from tasks.errors import BadRecord
 from tasks.json_value import parse
 from tasks.store import dead_letters, messages
@@ -22,9 +20,6 @@ TAG = Tag(name="Reading", description="What is stored")
 blueprint = APIBlueprint("reading", __name__, url_prefix="/messages", abp_tags=[TAG], abp_security=auth.SECURITY)
 auth.needs(blueprint, "read")
 slots.limit(blueprint, "reading")
-
-_LONGEST_WAIT_SECONDS = 10
-_FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.02, 0.25
 
 
 class MessageQuery(BaseModel):
@@ -78,7 +73,7 @@ class TopicQuery(BaseModel):
 class LookupQuery(TopicQuery):
     """The topic of the message, and how long to wait until it is stored."""
 
-    wait: float = Field(0, ge=0, le=_LONGEST_WAIT_SECONDS, description="seconds to wait until it is stored")
+    wait: float = Field(0, ge=0, le=waiting.LONGEST_SECONDS, description="seconds to wait until it is stored")
 
 
 @blueprint.get("", responses={200: schemas.Page})
@@ -97,10 +92,7 @@ def get_page(query: PageQuery) -> Response:
 @blueprint.get("/<uuid:message_id>", responses={200: schemas.Message})
 def get(path: MessagePath, query: LookupQuery) -> Response:
     """One message by its id; 404 while it is not stored. `wait` waits for it."""
-    message = _look(path.message_id, query.topic)
-    if message is None and query.wait:
-        with slots.waiting():
-            message = _wait(path.message_id, query)
+    message = waiting.wait(lambda: _look(path.message_id, query.topic), lambda found: found is not None, query.wait)
     if message is None:
         raise not_stored(path.message_id)
     return message
@@ -109,17 +101,6 @@ def get(path: MessagePath, query: LookupQuery) -> Response:
 def not_stored(message_id: uuid.UUID) -> Problem:
     """No message has this id, or not yet."""
     return Problem(404, "not-found", "No such message", f"No message {message_id} is stored (yet).")
-
-
-def _wait(message_id: uuid.UUID, query: LookupQuery) -> Response | None:
-    end, pause = time.monotonic() + query.wait, _FIRST_LOOK_SECONDS
-    while time.monotonic() + pause <= end and services().serving():
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LAST_LOOK_SECONDS)
-        message = _look(message_id, query.topic)
-        if message is not None:
-            return message
-    return None
 
 
 def _look(message_id: uuid.UUID, topic: str | None) -> Response | None:
