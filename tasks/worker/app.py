@@ -37,15 +37,21 @@ def queue(settings: Settings) -> str:
     return f"persist.{settings.kafka_group_id}"
 
 
-def create_app(settings: Settings) -> Celery:
-    """Wire the Celery application. Connects nothing. Raises ConfigurationError without a Redis address."""
+def celery_app(name: str, settings: Settings) -> Celery:
+    """A Celery application without tasks. Connects nothing. Raises ConfigurationError without a Redis address."""
     if settings.redis_url is None:
         raise ConfigurationError(f"{flag('redis_url')} / REDIS_URL must be set for this process")
-    app = Celery("backend", broker=broker_url(settings.redis_url), events=monitoring.Events, set_as_current=False)
+    app = Celery(name, broker=broker_url(settings.redis_url), events=monitoring.Events, set_as_current=False)
     app.conf.update(configuration(settings))
+    return app
+
+
+def create_app(settings: Settings) -> Celery:
+    """The application that stores. Connects nothing. Raises ConfigurationError without a Redis address."""
+    app = celery_app("backend", settings)
     task = Persist()
     task.seal = of_deployment(settings)
-    task.claims = RedisClaimStore(settings.redis_url, task.seal, worker=uuid.uuid4().hex)
+    task.claims = RedisClaimStore(settings.redis_url or "", task.seal, worker=uuid.uuid4().hex)
     task.store = batches
     task.wakes = Wakes(settings)
     task.seconds = settings.batch_deadline_seconds

@@ -14,7 +14,7 @@ from tasks.errors import ConfigurationError
 from tasks.observability import events, setup
 from tasks.store import connection
 from tasks.worker import app as storing
-from tasks.worker import attempt, monitoring
+from tasks.worker import attempt
 from tasks.worker.dispatcher import Dispatcher
 from tasks.worker.execute import NAME, Execute
 from tasks.worker.outcomes import Outcomes
@@ -39,11 +39,7 @@ def taken(settings: Settings, tasks: Sequence[Task]) -> list[Task]:
 
 def create_app(settings: Settings, tasks: Sequence[Task], owner: str) -> Celery:
     """Wire the Celery application. Connects nothing. Raises ConfigurationError without a Redis address."""
-    if settings.redis_url is None:
-        raise ConfigurationError(f"{flag('redis_url')} / REDIS_URL must be set for this process")
-    broker = storing.broker_url(settings.redis_url)
-    app = Celery("tasks", broker=broker, events=monitoring.Events, set_as_current=False)
-    app.conf.update(storing.configuration(settings))
+    app = storing.celery_app("tasks", settings)
     app.conf.update(
         # What is open is said by PostgreSQL, so a Celery task that is lost or redelivered changes nothing.
         task_acks_late=False,
