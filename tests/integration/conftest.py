@@ -1,5 +1,6 @@
 """The API on a real PostgreSQL, in this process, without Kafka."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +8,9 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from bridge.kafka.publisher import KafkaPublisher
+from tasks import database
 from tasks.store import connection
+from tasks.worker import attempt, execution
 from tests.world import World
 
 
@@ -34,3 +37,14 @@ def rows(ready: World) -> list[str]:
         " 'type-' || n % 3, 'k' || n % 4, jsonb_build_object('n', n) FROM generate_series(0, 24) n"
     )
     return [str(row[0]) for row in ready.sql("SELECT id FROM message ORDER BY stored_at DESC, id DESC")]
+
+
+@pytest.fixture
+def task_process(tables: World) -> Iterator[World]:
+    """This process as one that runs users' tasks, with a connection to real tables."""
+    before = signal.getsignal(signal.SIGALRM)
+    attempt.prepare_process()
+    execution._measured.clear()
+    with database.connection_context():
+        yield tables
+    signal.signal(signal.SIGALRM, before)

@@ -1,8 +1,7 @@
 """Calls of the users' tasks on real tables: stored once, run when they are due, kept with their result."""
 
-import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +16,6 @@ from tasks.store import calls as stored_calls
 from tasks.store.calls import Call
 from tasks.store.chunks import LeaseLost
 from tasks.store.runs import Failure, Result, Run
-from tasks.worker import attempt, execution
 from tasks.worker.execution import Execution
 from tasks.worker.outcomes import Outcomes
 from tests.records import span_of
@@ -25,14 +23,8 @@ from tests.world import World
 
 
 @pytest.fixture(autouse=True)
-def _prepared(tables: World) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGALRM)
-    attempt.prepare_process()
-    execution._measured.clear()
-    with database.connection_context():
-        tables.sql("CREATE TABLE effect (call text)")
-        yield
-    signal.signal(signal.SIGALRM, before)
+def _prepared(task_process: World) -> None:
+    task_process.sql("CREATE TABLE effect (call text)")
 
 
 def _nothing(_: Message) -> None:

@@ -1,10 +1,9 @@
 """What a users' task does to its obligations, run in the test itself on real tables."""
 
 import contextlib
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +16,6 @@ from tasks.errors import ConfigurationError
 from tasks.message import Record
 from tasks.store import batches, chunks, replays, runs, task_registry
 from tasks.store.chunks import LeaseLost
-from tasks.worker import attempt, execution
 from tasks.worker.execution import Execution
 from tasks.worker.outcomes import Outcomes
 from tests.records import store_all
@@ -27,15 +25,9 @@ _calls: Counter[int | None] = Counter()  # by offset
 
 
 @pytest.fixture(autouse=True)
-def _prepared(tables: World) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGALRM)
-    attempt.prepare_process()
+def _prepared(task_process: World) -> None:
     _calls.clear()
-    execution._measured.clear()
-    with database.connection_context():
-        tables.sql('CREATE TABLE effect ("offset" bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)')
-        yield
-    signal.signal(signal.SIGALRM, before)
+    task_process.sql('CREATE TABLE effect ("offset" bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)')
 
 
 def _task(function: Callable[[Any], None], **options: Any) -> Task:
