@@ -7,7 +7,7 @@ A record's header `task` has the name of the task, its value is the payload, as 
 import functools
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,7 +17,17 @@ from uuid_utils import uuid7
 from tasks.config import settings as configuration
 from tasks.errors import BadRecord
 from tasks.json_value import parse
-from tasks.message import ID_HEADER, NO_BODY, Headers, Record, headers_json, record_id, sender_id, text_of
+from tasks.message import (
+    ID_HEADER,
+    NO_BODY,
+    Headers,
+    Record,
+    headers_json,
+    record_id,
+    sender_id,
+    text_of,
+    unreadable_headers,
+)
 from tasks.store import calls as stored_calls
 from tasks.store.calls import Call
 from tasks.store.connection import database
@@ -66,7 +76,8 @@ def send(task: str, payload: Any, task_id: str | uuid.UUID | None, moments: Mome
     if _is_lent():
         stored_calls.add([Call(call_id, task, value.decode(), None, *moments)])
     else:
-        _produce()(headers(task, call_id, moments), value)
+        # After a fork a producer does not work.
+        _producer_of(os.getpid())(headers(task, call_id, moments), value)
     return call_id
 
 
@@ -81,7 +92,7 @@ def headers(task: str, call_id: uuid.UUID, moments: Moments) -> list[tuple[str, 
 def decode(record: Record) -> Call:
     """The call in a record. Raises BadRecord: invalid_utf8, not_json, nul, bad_header."""
     if record.headers is None:
-        raise BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
+        raise unreadable_headers()
     given = dict(record.headers)
     name = text_of(given.get(TASK_HEADER) or b"")
     if not 0 < len(name) <= LONGEST_NAME:
@@ -93,8 +104,8 @@ def decode(record: Record) -> Call:
         name,
         value.decode(),
         headers_json(record.headers).decode(),
-        _time(record.headers, ETA_HEADER),
-        _time(record.headers, EXPIRES_HEADER),
+        _time(given, ETA_HEADER),
+        _time(given, EXPIRES_HEADER),
     )
 
 
@@ -108,27 +119,23 @@ def _from_now(seconds: float) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def _time(given: Headers, name: str) -> datetime | None:
-    raw = dict(given).get(name)
+def _time(given: Mapping[str, bytes | None], name: str) -> datetime | None:
+    raw = given.get(name)
     if raw is None:
         return None
     text = text_of(raw)
     try:
-        moment = datetime.fromisoformat(text).astimezone(UTC)
-        if datetime.fromisoformat(text).utcoffset() is None:
+        moment = datetime.fromisoformat(text)
+        if moment.utcoffset() is None:
             raise ValueError
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         detail = f"the header {name} must be a time such as 2026-01-31T12:00:00Z, not {text[:50]!r}"
         raise BadRecord("bad_header", detail) from None
-    return moment
 
 
 def _is_lent() -> bool:
     return not database.is_closed() and bool(database.connection().lent)
-
-
-def _produce() -> Callable[[Headers, bytes], Any]:
-    return _producer_of(os.getpid())  # after a fork a producer does not work
 
 
 @functools.lru_cache(maxsize=1)

@@ -73,7 +73,7 @@ def decode(record: Record, body: Body | None = None) -> Message:
     Raises BadRecord: invalid_utf8, not_json, nul, bad_header.
     """
     if record.headers is None:
-        raise BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
+        raise unreadable_headers()
     if body is None:
         body = NO_BODY if record.value is None else read_body(parse(record.value))
     own_id, message_type, key = identify(record.key, record.headers, body)
@@ -87,6 +87,11 @@ def decode(record: Record, body: Body | None = None) -> Message:
         record.value,
         own_id is not None,
     )
+
+
+def unreadable_headers() -> BadRecord:
+    """The error of a record whose `headers` are None."""
+    return BadRecord("bad_header", "the name of a header is not UTF-8; the Kafka client returns none of its headers")
 
 
 def produced_at(timestamp: int) -> int | None:

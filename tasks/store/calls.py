@@ -15,11 +15,8 @@ _INSERT = """
         AS call (id, task, payload, headers, eta, expires)
     ORDER BY id ON CONFLICT (message_id) WHERE topic IS NULL DO NOTHING RETURNING task
 """
-COLUMNS = ("run", "task", "state", "attempts", "due_at", "expires_at", "changed_at", "error", "result")
-_FIND = """
-    SELECT id, task, state, attempts, due_at, expires_at, changed_at, error, result FROM run
-    WHERE message_id = %s AND topic IS NULL
-"""
+_STATE = ("task", "state", "attempts", "due_at", "expires_at", "changed_at", "error", "result")
+_FIND = f"SELECT id, {', '.join(_STATE)} FROM run WHERE message_id = %s AND topic IS NULL"
 
 
 class Call(NamedTuple):
@@ -48,4 +45,4 @@ def add(calls: Sequence[Call]) -> list[str]:
 def find(call_id: uuid.UUID) -> dict[str, Any] | None:
     """A call with its state, and its result where that is kept; None if there is none. Raises peewee.DatabaseError."""
     row = database.execute_sql(_FIND, (str(call_id),)).fetchone()
-    return None if row is None else dict(zip(COLUMNS, row, strict=True))
+    return None if row is None else dict(zip(("run", *_STATE), row, strict=True))

@@ -13,6 +13,7 @@ from tasks.worker.lending import Ended, Lent
 from tasks.worker.outcomes import Outcomes
 
 KILLS = 3  # processes that ended while they ran a message, until that is taken for the cause
+KILLER = Failure(f"it ended its process {KILLS} times", "", None)
 _MOST_RUNS = 200  # claimed at once: what time does not suffice for is written once more, to release it
 _LARGEST_RESULT = 100_000  # bytes of JSON
 
@@ -42,7 +43,7 @@ class DueRuns:
             self._outcomes.expired(self._task.name)
             return
         if run.kills >= KILLS:
-            self._finish(run, Failure(f"it ended its process {KILLS} times", "", None))
+            self._finish(run, KILLER)
             return
         try:
             message = self._message(run)

@@ -16,7 +16,7 @@ from tasks.store.chunks import Chunk, Obligation
 from tasks.store.connection import database
 from tasks.store.runs import Failure
 from tasks.worker import attempt
-from tasks.worker.due_runs import KILLS, DueRuns
+from tasks.worker.due_runs import KILLER, KILLS, DueRuns
 from tasks.worker.lending import Ended, Lent
 from tasks.worker.outcomes import Outcomes
 
@@ -106,9 +106,8 @@ class Execution:
     def _spared(self, chunk: Chunk, groups: list[list[Obligation]]) -> list[list[Obligation]]:
         """Record which messages are run next; without those that ended their process too often, which have failed."""
         while groups and chunks.suspect(chunk, self._token, groups[0][0].offset) >= KILLS:
-            killer = Failure(f"it ended its process {KILLS} times", "", None)
             with database.atomic():
-                self._record(chunk, groups[0], [(message, killer) for message in groups[0]])
+                self._record(chunk, groups[0], [(message, KILLER) for message in groups[0]])
             groups = groups[1:]
         return groups
 
