@@ -1,6 +1,7 @@
-"""Reads the body of a request, up to a limit, with a length or chunked."""
+"""Reads the body of a request, up to a limit, with a length or chunked; checks its content type."""
 
 import contextlib
+from collections.abc import Sequence
 from io import BytesIO
 from typing import IO
 
@@ -14,6 +15,13 @@ from tasks.json_value import parse
 
 _OPERATORS_BYTES = 64_000  # a note has at most 1,000 characters, each of 12 bytes when escaped
 _SKIPPED_BYTES, _READ_AT_ONCE = 16_000_000, 65_536  # of a rejected body; the client of a larger one may see a reset
+
+
+def check_type(kind: str, taken: Sequence[str]) -> None:
+    """Raises Problem unless the content type, which may be empty, is one of those that are taken."""
+    if kind not in taken:
+        detail = f"Content-Type is one of {', '.join(filter(None, taken))}, not {kind or 'absent'}."
+        raise Problem(415, "unsupported-media-type", "Unsupported content type", detail)
 
 
 def read(request: Request, largest: int) -> bytes:

@@ -75,9 +75,7 @@ def call(path: TaskPath, query: CallQuery) -> Response:
     if query.countdown is not None and query.eta is not None:
         raise bad_parameter("eta", "countdown and eta exclude each other.")
     own, request = services().settings, current_request()
-    if request.mimetype not in ("", "application/json"):
-        detail = f"Content-Type is application/json, not {request.mimetype}."
-        raise Problem(415, "unsupported-media-type", "Unsupported content type", detail)
+    bodies.check_type(request.mimetype, ("application/json", ""))
     value = bodies.read(request, own.max_body_bytes) or b"null"
     with services().limits.publishing:
         parse(value)

@@ -50,7 +50,7 @@ def post() -> Response:
         name[8:].lower().replace("_", "-"): value for name, value in request.environ.items() if name[:8] == "HTTP_CE_"
     }
     kind = request.mimetype
-    _check_type(kind, _ONE if not attributes else (*_ONE, ""))
+    bodies.check_type(kind, _ONE if not attributes else (*_ONE, ""))
     value = bodies.read(request, own.max_body_bytes)
     with services().limits.publishing:
         new_id = _ids(request, value)
@@ -77,7 +77,7 @@ def post_batch() -> Response:
     """
     own, request = services().settings, current_request()
     kind = request.mimetype
-    _check_type(kind, ("application/json", requests.BATCHED, *_LINES))
+    bodies.check_type(kind, ("application/json", requests.BATCHED, *_LINES))
     with services().limits.batches:
         body = bodies.read(request, own.max_batch_bytes)
         new_id = _ids(request, body)
@@ -170,9 +170,3 @@ def _topic(request: Request) -> str | None:
             raise bad_parameter(name, f"There is no parameter {name}.")
     topic = parameters.get("topic")
     return None if topic is None else requests.known_topic(topic, services().settings.kafka_topics)
-
-
-def _check_type(kind: str, taken: Sequence[str]) -> None:
-    if kind not in taken:
-        detail = f"Content-Type is one of {', '.join(filter(None, taken))}, not {kind or 'absent'}."
-        raise Problem(415, "unsupported-media-type", "Unsupported content type", detail)
