@@ -164,7 +164,7 @@ def discard(path: RunPath, body: NoteBody) -> Response:
 
 
 def _check_task(name: str) -> None:
-    if name not in {task.name for task in task_status.all_tasks()}:
+    if name not in task_status.names():
         raise Problem(404, "not-found", "No such task", f"There is no task {name!r}.")
 
 

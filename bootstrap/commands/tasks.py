@@ -66,9 +66,9 @@ def _retire(name: str) -> None:
 
 
 def _known(name: str) -> None:
-    known = {task.name for task in task_status.all_tasks()}
+    known = task_status.names()
     if name not in known:
-        raise ConfigurationError(f"there is no task {name}; there are: {', '.join(sorted(known)) or 'none'}")
+        raise ConfigurationError(f"there is no task {name}; there are: {', '.join(known) or 'none'}")
 
 
 _ACTIONS: dict[str, Callable[..., None]] = {"list": _list, "pause": _pause, "resume": _resume, "retire": _retire}
